@@ -1,0 +1,103 @@
+"""The configuration of a run: model, data, optimiser and evaluation. No torch here, so that flows stay light."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class Settings(BaseModel):
+    """Base of all settings: frozen, complete, and an unknown field is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class VitConfig(Settings):
+    """A vision transformer as in the paper: pre-norm, class token, one more layer norm before the blocks (section 2.4)."""
+
+    kind: Literal["vit"] = "vit"
+    image_px: int = Field(224, ge=8, description="Side of the square input, in pixels")
+    patch_px: int = Field(32, ge=1, description="Side of a patch, in pixels")
+    width: int = Field(768, ge=8, description="Channels of a token")
+    layers: int = Field(12, ge=1, description="Transformer blocks")
+    heads: int = Field(12, ge=1, description="Attention heads")
+
+
+class ResNetConfig(Settings):
+    """The paper's modified ResNet: three-convolution stem, anti-aliased strides, attention pool (section 2.4)."""
+
+    kind: Literal["resnet"] = "resnet"
+    image_px: int = Field(224, ge=8, description="Side of the square input, in pixels")
+    width: int = Field(64, ge=8, description="Channels of the stem; the last stage has 32 times as many")
+    blocks: tuple[int, int, int, int] = Field((3, 4, 6, 3), description="Bottleneck blocks of the four stages")
+    heads: int = Field(32, ge=1, description="Heads of the attention pool")
+
+
+class TextConfig(Settings):
+    """The text transformer: causal mask, the feature is read at the end-of-text token (section 2.4)."""
+
+    context_length: int = Field(77, ge=4, description="Most tokens of a text, start and end included")
+    vocab_size: int = Field(49_408, ge=260, description="Entries of the tokenizer")
+    width: int = Field(512, ge=8, description="Channels of a token")
+    layers: int = Field(12, ge=1, description="Transformer blocks")
+    heads: int = Field(8, ge=1, description="Attention heads")
+
+
+class ClipConfig(Settings):
+    """Two towers, a linear projection from each into one space, and a temperature (figure 3)."""
+
+    embed_dim: int = Field(512, ge=1, description="Dimensions of the shared space")
+    vision: Annotated[VitConfig | ResNetConfig, Field(discriminator="kind")] = VitConfig()
+    text: TextConfig = TextConfig()
+    init_temperature: float = Field(0.07, gt=0, description="Temperature at the start (section 2.5)")
+    max_logit_scale: float = Field(100.0, gt=1, description="Logits are never scaled by more than this (section 2.5)")
+
+
+class TrainConfig(Settings):
+    """How a model is trained. Defaults are the paper's (section 2.5, table 18) where it has one."""
+
+    epochs: int = Field(32, ge=1, description="Passes over the training split")
+    global_batch: int = Field(32_768, ge=2, description="Pairs of one step over all processes together")
+    learning_rate: float = Field(5e-4, gt=0, description="Peak learning rate")
+    warmup_steps: int = Field(2_000, ge=0, description="Steps of linear warm-up; the cosine follows")
+    adam_beta1: float = Field(0.9, ge=0, lt=1, description="Adam's first decay")
+    adam_beta2: float = Field(0.98, ge=0, lt=1, description="Adam's second decay (0.999 for the paper's ResNets)")
+    adam_eps: float = Field(1e-6, gt=0, description="Adam's epsilon (1e-8 for the paper's ResNets)")
+    weight_decay: float = Field(0.2, ge=0, description="Decoupled weight decay of all weights but gains and biases")
+    precision: Literal["fp32", "bf16"] = Field("fp32", description="bf16 = autocast; weights stay fp32")
+    processes: int = Field(0, ge=0, description="Training processes on this machine; 0 = one per GPU, or 2 on a CPU")
+    loader_threads: int = Field(2, ge=1, description="Decoding threads of one process")
+    seed: int = Field(0, ge=0, description="Seed of weights, order and crops")
+    log_every_steps: int = Field(10, ge=1, description="Steps between two lines of metrics.jsonl")
+    validate_every_epochs: int = Field(1, ge=1, description="Epochs between two validations")
+    checkpoint_every_steps: int = Field(500, ge=1, description="Steps between two checkpoints")
+    keep_checkpoints: int = Field(2, ge=1, description="Newest checkpoints kept")
+
+
+class PretrainConfig(Settings):
+    """Everything that decides what a run learns."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="Name of the run and of its folder")
+    dataset: str = Field(description="Name of the data set it learns from, or the path of a folder of shards with manifest.json")
+    model: ClipConfig = ClipConfig()
+    train: TrainConfig = TrainConfig()
+
+    @model_validator(mode="after")
+    def _batch_divides(self) -> PretrainConfig:
+        if self.train.processes and self.train.global_batch % self.train.processes:
+            raise ValueError(f"global_batch {self.train.global_batch} is not divisible by {self.train.processes} processes")
+        return self
+
+
+class EvaluateConfig(Settings):
+    """What a trained model is measured on."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="Name of the evaluation and of its folder")
+    run: str = Field(description="Name of the run that is measured, or the path of its folder")
+    evaluation_sets: tuple[str, ...] = Field(
+        (), description="Folders in the wds layout (classnames.txt, zeroshot_classification_templates.txt, test/*.tar)"
+    )
+    retrieval_samples: int = Field(1_000, ge=0, description="Pairs of the validation split used for retrieval, at most; 0 = skip")
+    batch: int = Field(256, ge=1, description="Images embedded at once")
+    confidence: float = Field(0.95, gt=0, lt=1, description="Level of the confidence intervals")

@@ -1,0 +1,122 @@
+"""The configuration of a data set: every number that decides what is in it, frozen, with its unit."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from pipeline.query import QueryConfig
+
+USER_AGENT = "webimagetext/0.1 (research crawler; set a contact address in the configuration)"
+
+
+class Settings(BaseModel):
+    """Base of all settings: frozen, complete, and an unknown field is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class CrawlConfig(Settings):
+    """A polite crawl of a list of sites."""
+
+    seeds: tuple[str, ...] = Field((), description="Pages to start from; each seed's host is one part and stays on that host")
+    max_depth: int = Field(4, ge=0, description="Links followed from a seed")
+    max_pages_per_site: int = Field(1_000, ge=1, description="Pages fetched per site, at most")
+    max_page_bytes: int = Field(4_000_000, ge=1_000, description="A larger page is dropped, in bytes")
+    timeout_s: float = Field(15.0, gt=0, description="Time for one page, in seconds")
+    delay_s: float = Field(0.5, ge=0, description="Pause between two requests to one site, in seconds")
+    concurrent_requests_per_site: int = Field(2, ge=1, description="Requests open at once to one site")
+    site_deadline_s: float = Field(3_600.0, gt=0, description="Wall-clock time for one site, in seconds")
+    obey_robots: bool = Field(True, description="Obey robots.txt (RFC 9309)")
+    user_agent: str = Field(USER_AGENT, min_length=1, description="How the crawler introduces itself; give a contact")
+    allow_private_addresses: bool = Field(False, description="Fetch from private and loopback addresses too")
+
+
+class UrlListConfig(Settings):
+    """Lists of URL-caption pairs."""
+
+    paths: tuple[str, ...] = Field((), description="Files of pairs, local, http(s):// or s3://; each is one source")
+    format: Literal["auto", "parquet", "csv", "tsv", "jsonl"] = Field("auto", description="File format; auto = by its ending")
+    url_column: str = Field("url", min_length=1, description="Column that holds the image's URL")
+    caption_column: str = Field("caption", min_length=1, description="Column that holds the text")
+    page_url_column: str = Field("", description="Column that holds the page's URL; empty = none")
+    rows_per_part: int = Field(500_000, ge=1, description="Rows of one part, one part is one task")
+
+
+class SourceConfig(Settings):
+    """Where pairs come from."""
+
+    kind: Literal["site_crawl", "url_list"] = Field("url_list", description="Which of the two below is used")
+    site_crawl: CrawlConfig = CrawlConfig()
+    url_list: UrlListConfig = UrlListConfig()
+
+
+class CurateConfig(Settings):
+    """Which pairs are worth a download."""
+
+    min_caption_chars: int = Field(5, ge=0, description="Shortest caption kept, in characters (LAION-400M: 5)")
+    max_caption_chars: int = Field(1_000, ge=1, description="Longest caption kept, in characters")
+    min_caption_words: int = Field(2, ge=0, description="Fewest words of a kept caption")
+    languages: tuple[str, ...] = Field(("en",), description="Languages kept, ISO 639-1; empty = all")
+    min_language_score: float = Field(0.3, ge=0, le=1, description="Least confidence of the language detector")
+    max_images_per_caption: int = Field(
+        10, ge=1, description="A caption on more distinct images than this is boilerplate (ALIGN: 10)"
+    )
+    max_captions_per_image: int = Field(
+        1_000, ge=1, description="An image URL with more distinct captions than this is dropped (ALIGN: 1000)"
+    )
+    obey_opt_out: bool = Field(True, description="Drop pairs of pages that opt out (noai, noimageai, noindex, noimageindex, noml)")
+    max_pairs: int = Field(0, ge=0, description="Pairs kept at most, chosen by hash of (seed, pair_id); 0 = all")
+    seed: int = Field(0, ge=0, description="Seed of the choice")
+
+
+class DownloadConfig(Settings):
+    """Fetching and resizing the images."""
+
+    rows_per_part: int = Field(10_000, ge=1, description="URLs of one part, one part is one task")
+    processes: int = Field(1, ge=1, description="Processes of one part")
+    threads: int = Field(32, ge=1, description="Connections of one part")
+    timeout_s: float = Field(10.0, gt=0, description="Longest wait for one socket read, in seconds")
+    image_deadline_s: float = Field(30.0, gt=0, description="Time for one image, redirects included, in seconds")
+    part_deadline_s: float = Field(1_800.0, gt=0, description="Wall-clock time for one part, in seconds; over it the part is killed")
+    max_image_bytes: int = Field(20_000_000, ge=1_000, description="Larger bodies are refused, in bytes")
+    max_image_pixels: int = Field(50_000_000, ge=1, description="Larger images are refused, in pixels")
+    max_redirects: int = Field(5, ge=0, description="Redirects followed per image")
+    retries: int = Field(1, ge=0, description="Further tries of a failed image within the part")
+    max_failed_share: float = Field(0.9, gt=0, le=1, description="A part in which more than this share fails is an outage: it fails")
+    short_side_px: int = Field(256, ge=8, description="Images are stored with this short side (never enlarged), in pixels")
+    jpeg_quality: int = Field(95, ge=1, le=100, description="JPEG quality of the stored images")
+    user_agent_token: str = Field("webimagetext", min_length=1, description="Name sent in the User-Agent and matched in X-Robots-Tag")
+    allow_private_addresses: bool = Field(False, description="Fetch from private and loopback addresses too")
+
+
+class ImageConfig(Settings):
+    """Which downloaded images are kept; the sizes are those of the original file."""
+
+    min_side_px: int = Field(64, ge=1, description="Shortest side kept, in pixels")
+    max_aspect_ratio: float = Field(3.0, ge=1, description="Largest long/short side kept (ALIGN and DataComp: 3)")
+    min_bytes: int = Field(500, ge=0, description="Smallest stored file kept, in bytes")
+    evaluation_sets: tuple[str, ...] = Field(
+        (), description="Folders of evaluation sets; training images with the same bytes are dropped"
+    )
+
+
+class ShardConfig(Settings):
+    """Packing into WebDataset shards."""
+
+    samples_per_shard: int = Field(10_000, ge=1, description="Most samples of one shard; shards are filled evenly")
+    val_share: float = Field(0.01, ge=0, lt=1, description="Share of images held out as validation split, by hash")
+    seed: int = Field(0, ge=0, description="Seed of the global shuffle and of the split")
+
+
+class BuildDatasetConfig(Settings):
+    """Everything that decides what a data set holds."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="Name of the data set and of its folder")
+    source: SourceConfig = SourceConfig()
+    curate: CurateConfig = CurateConfig()
+    download: DownloadConfig = DownloadConfig()
+    images: ImageConfig = ImageConfig()
+    shards: ShardConfig = ShardConfig()
+    query: QueryConfig = QueryConfig()

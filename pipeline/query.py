@@ -1,0 +1,100 @@
+"""The one door to DuckDB: a SQL file of ours, values by name, rows to Parquet or to Python.
+
+The only text that is ever executed is a file of `sql/`; paths and numbers travel as `$name` parameters, so a hostile file name
+stays a file name.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import fsspec
+from pydantic import BaseModel, ConfigDict, Field
+from upath import UPath
+
+from pipeline.errors import InputError
+
+ROW_GROUP_ROWS = 122_880
+
+
+class QueryConfig(BaseModel):
+    """Bounds of one DuckDB statement. They change how it is computed, never its answer."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    memory_limit_mb: int = Field(2_000, ge=100, description="Memory that DuckDB may use before it spills to disk, in MB")
+    threads: int = Field(0, ge=0, description="Threads of one statement; 0 = one per core")
+
+
+@functools.cache
+def read_sql(name: str) -> str:
+    """The text of `sql/<name>.sql`."""
+    file = resources.files("sql") / f"{name}.sql"
+    return file.read_text(encoding="utf-8")
+
+
+def sql_digest(name: str) -> str:
+    """sha256 of the text of `sql/<name>.sql`."""
+    return hashlib.sha256(read_sql(name).encode()).hexdigest()
+
+
+def query_to_parquet(name: str, out: Path, config: QueryConfig, **params: object) -> int:
+    """Write the rows of `sql/<name>.sql` to the Parquet file `out`; return how many."""
+    statement = f"copy (\n{read_sql(name)}\n) to $out (format parquet, compression zstd, row_group_size {ROW_GROUP_ROWS})"
+    with _connection(config, params.values()) as connection:
+        (rows,) = connection.execute(statement, {**_as_values(params), "out": str(out)}).fetchone()
+    return int(rows)
+
+
+def query_rows(name: str, config: QueryConfig | None = None, **params: object) -> list[dict[str, Any]]:
+    """The rows of `sql/<name>.sql`, each as a dict; for tables small enough to show."""
+    with _connection(config or QueryConfig(), params.values()) as connection:
+        cursor = connection.execute(read_sql(name), _as_values(params))
+        columns = [column[0] for column in cursor.description]
+        return [dict(zip(columns, row, strict=True)) for row in cursor.fetchall()]
+
+
+@contextmanager
+def _connection(config: QueryConfig, values: Sequence[object] | Any) -> Iterator[Any]:
+    with tempfile.TemporaryDirectory(prefix="wit-duckdb-") as spill, duckdb.connect() as connection:
+        connection.execute("set temp_directory = $folder", {"folder": spill})
+        connection.execute("set memory_limit = $limit", {"limit": f"{config.memory_limit_mb}MB"})
+        if config.threads:
+            connection.execute("set threads = $threads", {"threads": config.threads})
+        for protocol in _remote_protocols(values):
+            connection.register_filesystem(fsspec.filesystem(protocol))
+        try:
+            yield connection
+        except duckdb.IOException as error:
+            raise InputError(f"{error}; check that the file is readable Parquet and that the disk is not full") from error
+
+
+def _remote_protocols(values: Any) -> set[str]:
+    protocols = set()
+    for value in values:
+        for item in value if isinstance(value, (list, tuple)) else [value]:
+            if isinstance(item, UPath) and item.protocol not in ("", "file", "local"):
+                protocols.add(item.protocol)
+    return protocols
+
+
+def _as_values(params: dict[str, object]) -> dict[str, object]:
+    return {name: _as_value(value) for name, value in params.items()}
+
+
+def _as_value(value: object) -> object:
+    if isinstance(value, (list, tuple)):
+        return [_as_value(item) for item in value]
+    if isinstance(value, UPath) and value.protocol in ("", "file", "local"):
+        return value.path
+    if isinstance(value, (Path, UPath)):
+        return str(value)
+    return value

@@ -1,0 +1,233 @@
+"""A stage: files in, files out, done when its `stage.json` exists.
+
+The marker is written last and holds a fingerprint of everything the output depends on. The same fingerprint means the work is
+done; any other means it is done anew, in a scratch folder that takes its name only when it is whole. That is the only resume
+mechanism of the data side: kill a run at any instant, start it again, and the bytes are those of an undisturbed run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from pydantic import BaseModel, ConfigDict, model_validator
+from upath import UPath
+
+from pipeline.errors import InputError
+from pipeline.query import sql_digest
+
+MARKER = "stage.json"
+CHUNK_BYTES = 1 << 20
+
+ConfigT = TypeVar("ConfigT", bound=BaseModel)
+
+
+class Counts(BaseModel):
+    """Rows that entered a stage and what became of them: `rows_in = rows_kept + sum(dropped)`, always."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    rows_in: int
+    rows_kept: int
+    dropped: dict[str, int] = {}
+
+    @model_validator(mode="after")
+    def _nothing_is_lost(self) -> Counts:
+        if self.rows_in != self.rows_kept + sum(self.dropped.values()):
+            raise ValueError(f"{self.rows_in} rows in, but {self.rows_kept} kept and {self.dropped} dropped")
+        return self
+
+
+class OutputFile(BaseModel):
+    """One file that a stage wrote."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    sha256: str
+    size_bytes: int
+
+
+class StageRecord(BaseModel):
+    """What `stage.json` holds."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    stage: str
+    version: int
+    fingerprint: str
+    config: dict[str, Any]
+    sql: dict[str, str]
+    inputs: dict[str, str]
+    counts: Counts
+    outputs: dict[str, OutputFile]
+    seconds: float
+
+    @property
+    def digest(self) -> str:
+        """Identity of the content written, whatever folder it lies in."""
+        return _sha256_json({name: file.sha256 for name, file in self.outputs.items()})
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """A finished stage, and whether it had been finished before."""
+
+    out: UPath
+    record: StageRecord
+    was_done: bool
+
+    @property
+    def counts(self) -> Counts:
+        return self.record.counts
+
+
+@dataclass(frozen=True)
+class Stage(Generic[ConfigT]):
+    """A named piece of work from files to files.
+
+    `work(sources, out, config)` reads `sources` (files, or folders of earlier stages), writes into the empty local folder `out`
+    and returns its counts. `sql` names the SQL files whose text the output depends on; `version` is raised when the
+    Python code changes what it writes.
+    """
+
+    name: str
+    work: Callable[[Sequence[UPath], Path, ConfigT], Counts]
+    sql: tuple[str, ...] = ()
+    version: int = 1
+
+    def run(self, sources: Sequence[UPath], out: UPath, config: ConfigT) -> StageResult:
+        """Do the work unless `out` already holds it."""
+        inputs = {str(index): input_digest(source) for index, source in enumerate(sources)}
+        sql = {name: sql_digest(name) for name in self.sql}
+        settings = config.model_dump(mode="json")
+        fingerprint = _sha256_json(
+            {"stage": self.name, "version": self.version, "config": settings, "sql": sql, "inputs": inputs}
+        )
+        done = read_record(out)
+        if done is not None and done.fingerprint == fingerprint:
+            return StageResult(out, done, was_done=True)
+
+        scratch = _empty_scratch(out)
+        started = time.monotonic()
+        counts = self.work(sources, scratch, config)
+        record = StageRecord(
+            stage=self.name,
+            version=self.version,
+            fingerprint=fingerprint,
+            config=settings,
+            sql=sql,
+            inputs=inputs,
+            counts=counts,
+            outputs={str(path.relative_to(scratch)): _describe(path) for path in _files_below(scratch)},
+            seconds=round(time.monotonic() - started, 3),
+        )
+        _publish(scratch, out, record)
+        return StageResult(out, record, was_done=False)
+
+
+def read_record(folder: UPath) -> StageRecord | None:
+    """The stage finished in `folder`, or None if there is none."""
+    try:
+        text = (folder / MARKER).read_text()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return StageRecord.model_validate_json(text)
+
+
+def input_digest(source: UPath) -> str:
+    """Identity of an input: what a finished stage wrote, else the bytes of a file.
+
+    Raises InputError if it is neither.
+    """
+    record = read_record(source)
+    if record is not None:
+        return record.digest
+    try:
+        return _sha256_file(source)
+    except (FileNotFoundError, IsADirectoryError) as error:
+        raise InputError(f"{source}: neither a file nor the folder of a finished stage; check the path") from error
+
+
+def total(counts: Iterable[Counts]) -> Counts:
+    """The counts of all parts of a stage together."""
+    rows_in = rows_kept = 0
+    dropped: dict[str, int] = {}
+    for part in counts:
+        rows_in += part.rows_in
+        rows_kept += part.rows_kept
+        for reason, rows in part.dropped.items():
+            dropped[reason] = dropped.get(reason, 0) + rows
+    return Counts(rows_in=rows_in, rows_kept=rows_kept, dropped=dict(sorted(dropped.items())))
+
+
+def prune_parts(folder: UPath, keep: Iterable[UPath]) -> None:
+    """Remove the parts below `folder` that an earlier configuration left and this one does not have."""
+    wanted = {part.name for part in keep}
+    if not folder.is_dir():
+        return
+    for entry in folder.iterdir():
+        if entry.name.startswith("part-") and entry.name not in wanted:
+            entry.fs.rm(entry.path, recursive=True)
+
+
+def is_local(path: UPath) -> bool:
+    """Whether a path lies on this machine's file system."""
+    return path.protocol in ("", "file", "local")
+
+
+def _empty_scratch(out: UPath) -> Path:
+    if is_local(out):
+        scratch = Path(out.path).absolute().with_name(f".{out.name}.partial")
+        if scratch.exists():
+            shutil.rmtree(scratch)
+        scratch.mkdir(parents=True)
+        return scratch
+    return Path(tempfile.mkdtemp(prefix="wit-stage-"))
+
+
+def _publish(scratch: Path, out: UPath, record: StageRecord) -> None:
+    """Give the scratch folder its name. A reader sees the old stage, none, or the whole new one."""
+    marker = record.model_dump_json(indent=2)
+    if is_local(out):
+        (scratch / MARKER).write_text(marker)
+        final = Path(out.path).absolute()
+        if final.exists():
+            shutil.rmtree(final)
+        scratch.rename(final)
+        return
+    # An object store has no rename: the old marker goes first, the new one comes last.
+    if out.exists():
+        out.fs.rm(out.path, recursive=True)
+    for path in _files_below(scratch):
+        target = out / str(path.relative_to(scratch))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.fs.put_file(str(path), target.path)
+    (out / MARKER).write_text(marker)
+    shutil.rmtree(scratch)
+
+
+def _files_below(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def _describe(path: Path) -> OutputFile:
+    return OutputFile(sha256=_sha256_file(UPath(path)), size_bytes=path.stat().st_size)
+
+
+def _sha256_file(path: UPath) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _sha256_json(value: object) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

@@ -1,0 +1,1 @@
+"""SQL files, one SELECT each; pipeline/query.py reads them."""
