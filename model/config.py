@@ -13,8 +13,13 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+def _require_heads(width: int, heads: int) -> None:
+    if width % heads:
+        raise ValueError(f"{width} channels do not divide into {heads} attention heads")
+
+
 class VitConfig(Settings):
-    """A vision transformer as in the paper: pre-norm, class token, one more layer norm before the blocks (section 2.4)."""
+    """The paper's vision transformer: pre-norm, class token, one more layer norm before the blocks (section 2.4)."""
 
     kind: Literal["vit"] = "vit"
     image_px: int = Field(224, ge=8, description="Side of the square input, in pixels")
@@ -22,6 +27,13 @@ class VitConfig(Settings):
     width: int = Field(768, ge=8, description="Channels of a token")
     layers: int = Field(12, ge=1, description="Transformer blocks")
     heads: int = Field(12, ge=1, description="Attention heads")
+
+    @model_validator(mode="after")
+    def _fits(self) -> VitConfig:
+        if self.image_px % self.patch_px:
+            raise ValueError(f"image_px {self.image_px} is not divisible by patch_px {self.patch_px}")
+        _require_heads(self.width, self.heads)
+        return self
 
 
 class ResNetConfig(Settings):
@@ -33,6 +45,15 @@ class ResNetConfig(Settings):
     blocks: tuple[int, int, int, int] = Field((3, 4, 6, 3), description="Bottleneck blocks of the four stages")
     heads: int = Field(32, ge=1, description="Heads of the attention pool")
 
+    @model_validator(mode="after")
+    def _fits(self) -> ResNetConfig:
+        if self.image_px % 32:
+            raise ValueError(f"image_px {self.image_px} is not divisible by 32, the stride of the whole ResNet")
+        if self.width % 2:
+            raise ValueError(f"width {self.width} is odd; the first two convolutions of the stem have half of it")
+        _require_heads(32 * self.width, self.heads)
+        return self
+
 
 class TextConfig(Settings):
     """The text transformer: causal mask, the feature is read at the end-of-text token (section 2.4)."""
@@ -42,6 +63,11 @@ class TextConfig(Settings):
     width: int = Field(512, ge=8, description="Channels of a token")
     layers: int = Field(12, ge=1, description="Transformer blocks")
     heads: int = Field(8, ge=1, description="Attention heads")
+
+    @model_validator(mode="after")
+    def _fits(self) -> TextConfig:
+        _require_heads(self.width, self.heads)
+        return self
 
 
 class ClipConfig(Settings):
@@ -70,7 +96,12 @@ class TrainConfig(Settings):
     loader_threads: int = Field(2, ge=1, description="Decoding threads of one process")
     seed: int = Field(0, ge=0, description="Seed of weights, order and crops")
     log_every_steps: int = Field(10, ge=1, description="Steps between two lines of metrics.jsonl")
-    validate_every_epochs: int = Field(1, ge=1, description="Epochs between two validations")
+    validate_every_epochs: int = Field(
+        1, ge=1, description="Epochs between two validations; the last epoch always ends with one"
+    )
+    validation_samples: int = Field(
+        10_000, ge=0, description="Pairs of the validation split used, at most; 0 = no validation"
+    )
     checkpoint_every_steps: int = Field(500, ge=1, description="Steps between two checkpoints")
     keep_checkpoints: int = Field(2, ge=1, description="Newest checkpoints kept")
 
@@ -79,14 +110,18 @@ class PretrainConfig(Settings):
     """Everything that decides what a run learns."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="Name of the run and of its folder")
-    dataset: str = Field(description="Name of the data set it learns from, or the path of a folder of shards with manifest.json")
+    dataset: str = Field(
+        description="Name of the data set it learns from, or the path of a folder of shards with manifest.json"
+    )
     model: ClipConfig = ClipConfig()
     train: TrainConfig = TrainConfig()
 
     @model_validator(mode="after")
     def _batch_divides(self) -> PretrainConfig:
         if self.train.processes and self.train.global_batch % self.train.processes:
-            raise ValueError(f"global_batch {self.train.global_batch} is not divisible by {self.train.processes} processes")
+            raise ValueError(
+                f"global_batch {self.train.global_batch} is not divisible by {self.train.processes} processes"
+            )
         return self
 
 
@@ -98,6 +133,8 @@ class EvaluateConfig(Settings):
     evaluation_sets: tuple[str, ...] = Field(
         (), description="Folders in the wds layout (classnames.txt, zeroshot_classification_templates.txt, test/*.tar)"
     )
-    retrieval_samples: int = Field(1_000, ge=0, description="Pairs of the validation split used for retrieval, at most; 0 = skip")
+    retrieval_samples: int = Field(
+        1_000, ge=0, description="Pairs of the validation split used for retrieval, at most; 0 = skip"
+    )
     batch: int = Field(256, ge=1, description="Images embedded at once")
     confidence: float = Field(0.95, gt=0, lt=1, description="Level of the confidence intervals")

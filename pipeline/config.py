@@ -6,7 +6,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from pipeline.query import QueryConfig
+from pipeline.query import SPEED_ONLY, QueryConfig
+from pipeline.tiny_web.config import TinyWebConfig
 
 USER_AGENT = "webimagetext/0.1 (research crawler; set a contact address in the configuration)"
 
@@ -20,7 +21,9 @@ class Settings(BaseModel):
 class CrawlConfig(Settings):
     """A polite crawl of a list of sites."""
 
-    seeds: tuple[str, ...] = Field((), description="Pages to start from; each seed's host is one part and stays on that host")
+    seeds: tuple[str, ...] = Field(
+        (), description="Pages to start from; each seed's host is one part and stays on that host"
+    )
     max_depth: int = Field(4, ge=0, description="Links followed from a seed")
     max_pages_per_site: int = Field(1_000, ge=1, description="Pages fetched per site, at most")
     max_page_bytes: int = Field(4_000_000, ge=1_000, description="A larger page is dropped, in bytes")
@@ -36,18 +39,28 @@ class CrawlConfig(Settings):
 class UrlListConfig(Settings):
     """Lists of URL-caption pairs."""
 
-    paths: tuple[str, ...] = Field((), description="Files of pairs, local, http(s):// or s3://; each is one source")
-    format: Literal["auto", "parquet", "csv", "tsv", "jsonl"] = Field("auto", description="File format; auto = by its ending")
+    paths: tuple[str, ...] = Field((), description="Files of pairs, local, http(s):// or s3://; * matches many")
+    format: Literal["auto", "parquet", "csv", "tsv", "jsonl"] = Field(
+        "auto", description="File format; auto = by its ending"
+    )
     url_column: str = Field("url", min_length=1, description="Column that holds the image's URL")
     caption_column: str = Field("caption", min_length=1, description="Column that holds the text")
     page_url_column: str = Field("", description="Column that holds the page's URL; empty = none")
+    column_names: tuple[str, ...] = Field(
+        (),
+        description="Column names of CSV and TSV files without a header line; empty = the first line names them",
+    )
     rows_per_part: int = Field(500_000, ge=1, description="Rows of one part, one part is one task")
 
 
 class SourceConfig(Settings):
     """Where pairs come from."""
 
-    kind: Literal["site_crawl", "url_list"] = Field("url_list", description="Which of the two below is used")
+    kind: Literal["tiny_web", "site_crawl", "url_list"] = Field(
+        "url_list",
+        description="Where pairs come from; tiny_web = a crawl of the embedded web, which the flow starts itself",
+    )
+    tiny_web: TinyWebConfig = TinyWebConfig()
     site_crawl: CrawlConfig = CrawlConfig()
     url_list: UrlListConfig = UrlListConfig()
 
@@ -66,7 +79,9 @@ class CurateConfig(Settings):
     max_captions_per_image: int = Field(
         1_000, ge=1, description="An image URL with more distinct captions than this is dropped (ALIGN: 1000)"
     )
-    obey_opt_out: bool = Field(True, description="Drop pairs of pages that opt out (noai, noimageai, noindex, noimageindex, noml)")
+    obey_opt_out: bool = Field(
+        True, description="Drop pairs of pages that opt out (noai, noimageai, noindex, noimageindex, noml)"
+    )
     max_pairs: int = Field(0, ge=0, description="Pairs kept at most, chosen by hash of (seed, pair_id); 0 = all")
     seed: int = Field(0, ge=0, description="Seed of the choice")
 
@@ -75,19 +90,40 @@ class DownloadConfig(Settings):
     """Fetching and resizing the images."""
 
     rows_per_part: int = Field(10_000, ge=1, description="URLs of one part, one part is one task")
-    processes: int = Field(1, ge=1, description="Processes of one part")
-    threads: int = Field(32, ge=1, description="Connections of one part")
+    processes: int = Field(1, ge=1, description="Processes of one part", json_schema_extra=SPEED_ONLY)
+    threads: int = Field(32, ge=1, description="Connections of one part", json_schema_extra=SPEED_ONLY)
     timeout_s: float = Field(10.0, gt=0, description="Longest wait for one socket read, in seconds")
     image_deadline_s: float = Field(30.0, gt=0, description="Time for one image, redirects included, in seconds")
-    part_deadline_s: float = Field(1_800.0, gt=0, description="Wall-clock time for one part, in seconds; over it the part is killed")
+    part_deadline_s: float = Field(
+        1_800.0,
+        gt=0,
+        description="Wall-clock time for one part, in seconds; over it the part is killed",
+        json_schema_extra=SPEED_ONLY,
+    )
     max_image_bytes: int = Field(20_000_000, ge=1_000, description="Larger bodies are refused, in bytes")
     max_image_pixels: int = Field(50_000_000, ge=1, description="Larger images are refused, in pixels")
     max_redirects: int = Field(5, ge=0, description="Redirects followed per image")
     retries: int = Field(1, ge=0, description="Further tries of a failed image within the part")
-    max_failed_share: float = Field(0.9, gt=0, le=1, description="A part in which more than this share fails is an outage: it fails")
-    short_side_px: int = Field(256, ge=8, description="Images are stored with this short side (never enlarged), in pixels")
+    # Not of the fingerprint either: it stops a run, and raising it must not fetch the finished parts again.
+    max_failed_share: float = Field(
+        0.9,
+        gt=0,
+        le=1,
+        description="A part in which more than this share fails is an outage: it fails",
+        json_schema_extra=SPEED_ONLY,
+    )
+    short_side_px: int = Field(
+        256, ge=8, description="Images are stored with this short side (never enlarged), in pixels"
+    )
     jpeg_quality: int = Field(95, ge=1, le=100, description="JPEG quality of the stored images")
-    user_agent_token: str = Field("webimagetext", min_length=1, description="Name sent in the User-Agent and matched in X-Robots-Tag")
+    user_agent: str = Field(
+        USER_AGENT, min_length=1, description="How the downloader introduces itself; give a contact"
+    )
+    user_agent_token: str = Field(
+        "webimagetext",
+        pattern=r"^[A-Za-z0-9_-]+$",
+        description="Our name in an X-Robots-Tag that speaks to one agent only",
+    )
     allow_private_addresses: bool = Field(False, description="Fetch from private and loopback addresses too")
 
 

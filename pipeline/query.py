@@ -18,11 +18,14 @@ from typing import Any
 import duckdb
 import fsspec
 from pydantic import BaseModel, ConfigDict, Field
+from pydantic.config import JsonDict
 from upath import UPath
 
 from pipeline.errors import InputError
 
 ROW_GROUP_ROWS = 122_880
+# Marks a setting that a stage's fingerprint leaves out; pipeline/stage.py reads it.
+SPEED_ONLY: JsonDict = {"speed_only": True}
 
 
 class QueryConfig(BaseModel):
@@ -30,8 +33,10 @@ class QueryConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    memory_limit_mb: int = Field(2_000, ge=100, description="Memory that DuckDB may use before it spills to disk, in MB")
-    threads: int = Field(0, ge=0, description="Threads of one statement; 0 = one per core")
+    memory_limit_mb: int = Field(
+        2_000, ge=100, description="Memory that DuckDB may use before it spills to disk, in MB", json_schema_extra=SPEED_ONLY
+    )
+    threads: int = Field(0, ge=0, description="Threads of one statement; 0 = one per core", json_schema_extra=SPEED_ONLY)
 
 
 @functools.cache
@@ -73,8 +78,11 @@ def _connection(config: QueryConfig, values: Sequence[object] | Any) -> Iterator
             connection.register_filesystem(fsspec.filesystem(protocol))
         try:
             yield connection
-        except duckdb.IOException as error:
-            raise InputError(f"{error}; check that the file is readable Parquet and that the disk is not full") from error
+        except (duckdb.IOException, duckdb.InvalidInputException) as error:
+            told = str(error).split("\n", 1)[0]
+            raise InputError(f"{told}; check that the file is readable Parquet and that the disk is not full") from error
+        except duckdb.OutOfMemoryException as error:
+            raise InputError(f"{error}; raise query.memory_limit_mb (now {config.memory_limit_mb})") from error
 
 
 def _remote_protocols(values: Any) -> set[str]:

@@ -106,7 +106,7 @@ class Stage(Generic[ConfigT]):
         """Do the work unless `out` already holds it."""
         inputs = {str(index): input_digest(source) for index, source in enumerate(sources)}
         sql = {name: sql_digest(name) for name in self.sql}
-        settings = config.model_dump(mode="json")
+        settings = deciding_settings(config)
         fingerprint = _sha256_json(
             {"stage": self.name, "version": self.version, "config": settings, "sql": sql, "inputs": inputs}
         )
@@ -130,6 +130,18 @@ class Stage(Generic[ConfigT]):
         )
         _publish(scratch, out, record)
         return StageResult(out, record, was_done=False)
+
+
+def deciding_settings(config: BaseModel) -> dict[str, Any]:
+    """The settings as JSON values, less those marked `speed_only`, which change how long the work takes but never its answer."""
+    settings = config.model_dump(mode="json")
+    for name, field in type(config).model_fields.items():
+        extra = field.json_schema_extra
+        if isinstance(extra, dict) and extra.get("speed_only"):
+            del settings[name]
+        elif isinstance(value := getattr(config, name), BaseModel):
+            settings[name] = deciding_settings(value)
+    return settings
 
 
 def read_record(folder: UPath) -> StageRecord | None:

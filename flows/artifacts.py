@@ -1,0 +1,119 @@
+"""What a person sees in the Prefect UI beside states and logs: the funnel, the curves, progress, results."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from prefect.artifacts import (
+    create_markdown_artifact,
+    create_progress_artifact,
+    create_table_artifact,
+    update_progress_artifact,
+)
+
+from pipeline.stage import Counts
+
+# A progress artifact costs about ten milliseconds; a person reads no faster than this.
+UPDATE_EVERY_S = 2.0
+CURVE_POINTS = 60
+
+
+def key_of(kind: str, name: str) -> str:
+    """An artifact key: lower-case letters, numbers and dashes only."""
+    return re.sub(r"[^a-z0-9]+", "-", f"{kind}-{name}".lower()).strip("-")
+
+
+def publish_funnel(name: str, funnel: Sequence[tuple[str, Counts]]) -> None:
+    """Show what became of every row, stage by stage, as a table and as a diagram."""
+    rows = [
+        {
+            "stage": stage,
+            "rows in": counts.rows_in,
+            "dropped": sum(counts.dropped.values()),
+            "kept": counts.rows_kept,
+            "reasons": ", ".join(f"{reason} {rows:,}" for reason, rows in by_size(counts.dropped)),
+        }
+        for stage, counts in funnel
+    ]
+    create_table_artifact(rows, key=key_of("funnel", name), description=f"What became of every row of `{name}`")
+    flows = ["sankey-beta"]
+    for stage, counts in funnel:
+        flows += [f"{stage},{stage}: {reason},{rows}" for reason, rows in by_size(counts.dropped)]
+        flows.append(f"{stage},{stage} kept,{counts.rows_kept}")
+    lines = "\n".join(flows)
+    create_markdown_artifact(f"# Funnel of {name}\n\n```mermaid\n{lines}\n```\n", key=key_of("funnel-diagram", name))
+
+
+def by_size(dropped: Mapping[str, int]) -> list[tuple[str, int]]:
+    """Reasons with their rows, most rows first."""
+    return sorted(dropped.items(), key=lambda item: (-item[1], item[0]))
+
+
+def publish_curves(name: str, metrics: Path) -> None:
+    """Show the loss curves of a run and its last validation."""
+    lines = read_metrics(metrics)
+    training = _thin([line for line in lines if line["kind"] == "train"])
+    validation = _thin([line for line in lines if line["kind"] == "validation"])
+    charts = [
+        _chart("Training loss", "step", [line["step"] for line in training], [line["loss"] for line in training]),
+        _chart("Validation loss", "step", [line["step"] for line in validation], [line["loss"] for line in validation]),
+    ]
+    table = "\n".join(f"| {key} | {value} |" for key, value in (validation[-1] if validation else {}).items())
+    create_markdown_artifact(
+        f"# Run {name}\n\n" + "\n".join(charts) + f"\n\n| last validation | |\n|---|---|\n{table}\n",
+        key=key_of("curves", name),
+    )
+
+
+def read_metrics(metrics: Path) -> list[dict[str, Any]]:
+    """The lines of a metrics.jsonl; a last line cut off by a kill is left out."""
+    lines = []
+    for line in metrics.read_text(encoding="utf-8").splitlines(keepends=True):
+        if line.endswith("\n"):
+            lines.append(json.loads(line))
+    return lines
+
+
+def _thin(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    every = max(1, len(lines) // CURVE_POINTS)
+    return lines[::every]
+
+
+def _chart(title: str, axis: str, steps: Iterable[int], values: Iterable[float]) -> str:
+    steps, values = list(steps), list(values)
+    if len(steps) < 2:
+        return ""
+    numbers = ", ".join(f"{value:.4f}" for value in values)
+    return (
+        f'```mermaid\nxychart-beta\n  title "{title}"\n  x-axis "{axis}" {steps[0]} --> {steps[-1]}\n'
+        f'  y-axis "{title}"\n  line [{numbers}]\n```\n'
+    )
+
+
+def publish_results(name: str, rows: Sequence[Mapping[str, Any]], report: Path) -> None:
+    """Show the results of an evaluation, and where its report lies."""
+    if rows:
+        create_table_artifact([dict(row) for row in rows], key=key_of("results", name), description=f"Results of `{name}`")
+    create_markdown_artifact(f"The report of `{name}`: `{report}`", key=key_of("report", name))
+
+
+class Progress:
+    """A progress artifact that is updated no more often than a person can read."""
+
+    def __init__(self, key: str, description: str) -> None:
+        self._id: UUID = create_progress_artifact(0.0, key=key, description=description)
+        self._shown_at = time.monotonic()
+
+    def update(self, share: float, description: str) -> None:
+        """Show `share` (0 to 1) of the work as done."""
+        now = time.monotonic()
+        if share < 1 and now - self._shown_at < UPDATE_EVERY_S:
+            return
+        self._shown_at = now
+        update_progress_artifact(self._id, progress=round(100 * share, 1), description=description)

@@ -1,0 +1,221 @@
+"""`wit`: the flows and a few questions at the command line.
+
+`wit pretrain tiny --train.epochs 3` takes the recipe `tiny` and changes one number; every field of a configuration is an option.
+"""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from flows.console import quiet_environment, quiet_engine
+
+quiet_environment()
+
+import tyro  # noqa: E402 -- Prefect reads its settings at import, and tyro's configurations import it
+from pydantic import BaseModel, ValidationError  # noqa: E402
+
+from flows.launcher import ProcessFailed  # noqa: E402
+from flows.recipes import RECIPES, Recipe, recipe  # noqa: E402
+from pipeline.errors import InputError  # noqa: E402
+
+USER_ERROR_STATUS = 2
+FAILURE_STATUS = 1
+INTERRUPTED_STATUS = 130
+ConfigT = TypeVar("ConfigT", bound=BaseModel)
+
+USAGE = """usage: wit COMMAND ...
+
+From the web to a zero-shot classifier:
+  wit demo                        the whole walk on the embedded tiny web
+  wit reproduce RECIPE            build-dataset, pretrain and evaluate, one after the other
+  wit build-dataset RECIPE        crawl or read pairs, filter, download, pack shards
+  wit pretrain RECIPE             train CLIP on them
+  wit evaluate RECIPE             zero-shot accuracy, retrieval, report.html
+
+Questions:
+  wit recipes                     the named configurations
+  wit why DATASET URL-OR-ID       what became of a pair
+  wit tiny-web                    serve the embedded web, to look at it in a browser
+
+Every field of a configuration is an option after RECIPE: wit pretrain tiny --train.epochs 3
+`wit COMMAND --help` lists them."""
+
+
+def main() -> None:
+    """Entry point of `wit`: a person's mistake gives one line and status 2, never a traceback."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command; returns the exit status."""
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(USAGE)
+        return 0
+    command, rest = arguments[0], list(arguments[1:])
+    if command not in COMMANDS:
+        print(f"error: no command {command!r}; one of {', '.join(COMMANDS)}", file=sys.stderr)
+        return USER_ERROR_STATUS
+    try:
+        COMMANDS[command](rest)
+    except InputError as error:
+        return _failed(str(error), USER_ERROR_STATUS)
+    except ValidationError as error:
+        return _failed(explain_validation(error), USER_ERROR_STATUS)
+    except (ProcessFailed, RuntimeError) as error:
+        return _failed(str(error), FAILURE_STATUS)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
+        return _failed(f"{error}; free space or choose another --workspace, then run the same command again", FAILURE_STATUS)
+    except KeyboardInterrupt:
+        return _failed(f"stopped; go on with the same command: wit {' '.join(arguments)}", INTERRUPTED_STATUS)
+    return 0
+
+
+def _failed(message: str, status: int) -> int:
+    print(f"error: {message}", file=sys.stderr)
+    return status
+
+
+def explain_validation(error: ValidationError) -> str:
+    """One line per field that is wrong."""
+    return "; ".join(
+        f"{'.'.join(str(part) for part in problem['loc']) or error.title}: {problem['msg']} (given: {problem['input']!r})"
+        for problem in error.errors()
+    )
+
+
+@dataclass
+class WorkspaceOption:
+    """Where everything is kept."""
+
+    workspace: str = ""
+    """Folder or s3:// prefix of the workspace; empty = $WIT_WORKSPACE, else ./workspace."""
+
+
+def _recipe_and_options(arguments: list[str], command: str) -> tuple[Recipe, list[str]]:
+    """The recipe named first, `tiny` if the first argument is an option already."""
+    if arguments and not arguments[0].startswith("-"):
+        return recipe(arguments[0]), arguments[1:]
+    if arguments and arguments[0] in ("-h", "--help"):
+        print(f"usage: wit {command} RECIPE [options]; recipes: {', '.join(RECIPES)}. The options of `tiny`:\n")
+    return recipe("tiny"), arguments
+
+
+def _configured(default: ConfigT, options: list[str], command: str) -> tuple[ConfigT, str]:
+    """The configuration with the options laid over it, and the workspace."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--workspace", default="")
+    ours, theirs = parser.parse_known_args(options)
+    config = tyro.cli(
+        type(default),
+        default=default,
+        args=theirs,
+        prog=f"wit {command} RECIPE [--workspace FOLDER]",
+        config=(tyro.conf.AvoidSubcommands, tyro.conf.FlagConversionOff),
+    )
+    return config, ours.workspace
+
+
+def _run_flow(command: str, pick: Callable[[Recipe], Any], flow_of: Callable[[], Callable[[Any, str], str]]) -> Callable[[list[str]], None]:
+    def run_command(arguments: list[str]) -> None:
+        chosen, options = _recipe_and_options(arguments, command)
+        config, workspace = _configured(pick(chosen), options, command)
+        flow = flow_of()
+        quiet_engine()
+        print(flow(config, workspace))
+
+    return run_command
+
+
+def _build_dataset() -> Any:
+    from flows.build_dataset import build_dataset
+
+    return build_dataset
+
+
+def _pretrain() -> Any:
+    from flows.pretrain import pretrain
+
+    return pretrain
+
+
+def _evaluate() -> Any:
+    from flows.evaluate import evaluate
+
+    return evaluate
+
+
+def _reproduce() -> Any:
+    from flows.reproduce import reproduce
+
+    return reproduce
+
+
+def _demo(arguments: list[str]) -> None:
+    from flows.demo import DemoOptions, demo
+
+    options = tyro.cli(DemoOptions, args=arguments, prog="wit demo", config=(tyro.conf.FlagConversionOff,))
+    quiet_engine()
+    demo(options)
+
+
+def _recipes(_arguments: list[str]) -> None:
+    for name, make in RECIPES.items():
+        print(f"{name:<16}{(make.__doc__ or '').splitlines()[0]}")
+
+
+@dataclass
+class WhyOptions(WorkspaceOption):
+    """What became of a pair."""
+
+    dataset: tyro.conf.Positional[str] = ""
+    """Name of the data set."""
+    wanted: tyro.conf.Positional[str] = ""
+    """URL of the image or the page, or a pair_id."""
+
+
+def _why(arguments: list[str]) -> None:
+    from flows.workspace import Workspace
+    from pipeline.why import explain
+
+    options = tyro.cli(WhyOptions, args=arguments, prog="wit why")
+    if not options.dataset or not options.wanted:
+        raise InputError("give a data set and a URL or pair_id: wit why tiny http://127.0.0.1:8700/...")
+    data = Workspace.at(options.workspace).dataset(options.dataset)
+    lines = explain(
+        options.wanted,
+        pairs=data.parts("pairs"),
+        verdicts=data.whole("verdicts"),
+        image_verdicts=data.whole("image_verdicts"),
+        shards=data.shards,
+    )
+    for line in lines:
+        print(line)
+
+
+def _tiny_web(arguments: list[str]) -> None:
+    from flows.tiny_web import serve
+    from pipeline.tiny_web.config import TinyWebConfig
+
+    serve(tyro.cli(TinyWebConfig, args=arguments, prog="wit tiny-web"))
+
+
+COMMANDS: dict[str, Callable[[list[str]], None]] = {
+    "demo": _demo,
+    "reproduce": _run_flow("reproduce", lambda chosen: chosen, _reproduce),
+    "build-dataset": _run_flow("build-dataset", lambda chosen: chosen.dataset, _build_dataset),
+    "pretrain": _run_flow("pretrain", lambda chosen: chosen.pretrain, _pretrain),
+    "evaluate": _run_flow("evaluate", lambda chosen: chosen.evaluate, _evaluate),
+    "recipes": _recipes,
+    "why": _why,
+    "tiny-web": _tiny_web,
+}
+
+if __name__ == "__main__":
+    main()

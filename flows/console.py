@@ -1,0 +1,49 @@
+"""How the flows speak in a terminal: our own lines, without the engine's bookkeeping."""
+
+from __future__ import annotations
+
+import logging
+import os
+
+from pipeline.errors import InputError
+
+ENGINE_LINES = (
+    "Beginning flow run",
+    "Beginning subflow run",
+    "Finished in state",
+    "Starting temporary server",
+    "Stopping temporary server",
+)
+
+
+def quiet_environment() -> None:
+    """Set Prefect's settings for a terminal; to be called before Prefect is imported. What the user has set stays."""
+    for name, value in {
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "DO_NOT_TRACK": "1",
+        "PREFECT_LOGGING_FORMATTERS_STANDARD_FORMAT": "%(asctime)s  %(message)s",
+        "PREFECT_LOGGING_FORMATTERS_STANDARD_FLOW_RUN_FMT": "%(asctime)s  %(message)s",
+        "PREFECT_LOGGING_FORMATTERS_STANDARD_TASK_RUN_FMT": "%(asctime)s  %(message)s",
+        "PREFECT_LOGGING_FORMATTERS_STANDARD_DATEFMT": "%H:%M:%S",
+        "NO_ALBUMENTATIONS_UPDATE": "1",
+    }.items():
+        os.environ.setdefault(name, value)
+
+
+class WithoutEngine(logging.Filter):
+    """Lets our own lines pass; holds back the engine's, and the traceback of a mistake that `wit` tells in one line."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        message = str(record.msg)
+        if record.exc_info and isinstance(record.exc_info[1], InputError):
+            return False
+        return not message.startswith(ENGINE_LINES)
+
+
+def quiet_engine() -> None:
+    """Hold back the engine's own lines on the console; the API still gets them."""
+    from prefect.logging.configuration import setup_logging
+
+    setup_logging()
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(WithoutEngine())

@@ -1,0 +1,104 @@
+"""`wit demo`: the whole walk on the embedded tiny web, watched from a terminal and from Prefect's UI, told at the end."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from flows.recipes import Recipe, tiny
+from flows.tiny_web import serving
+from flows.workspace import Workspace
+
+STORY = """
+What happens now, all of it on this machine and without a network:
+  1. a small web is served on loopback ports {first_port} and up, and crawled (robots.txt obeyed)
+  2. SQL gives every image-text pair a verdict, and the good ones are downloaded, judged again and packed into shards
+  3. CLIP learns from them on two processes: which text goes with which picture, nothing else
+  4. it is asked about {classes} things in pictures that it has never seen together with their names: zero-shot
+"""
+
+
+@dataclass
+class DemoOptions:
+    """The whole walk on the embedded tiny web, offline, on a laptop's CPU."""
+
+    workspace: str = ""
+    """Folder of the workspace; empty = $WIT_WORKSPACE, else ./workspace."""
+    base_port: int = 8700
+    """Port of the embedded web's first site; the others follow."""
+    ui_port: int = 4200
+    """Port of Prefect's UI for the time of the demo; 0 = no UI."""
+    pairs: int = 6000
+    """Good image-text pairs of the embedded web."""
+    epochs: int = tiny().pretrain.train.epochs
+    """Passes over them."""
+
+
+def demo(options: DemoOptions) -> None:
+    """Run the walk and tell its end."""
+    from flows.reproduce import reproduce
+
+    recipe = _recipe(options)
+    started = time.monotonic()
+    print(STORY.format(first_port=options.base_port, classes=64), flush=True)
+    with _watchable(options.ui_port):
+        folder = Path(reproduce(recipe, options.workspace))
+    print(_ending(folder, Workspace.at(options.workspace), recipe, time.monotonic() - started), flush=True)
+
+
+def _recipe(options: DemoOptions) -> Recipe:
+    recipe = tiny()
+    source = recipe.dataset.source
+    web = source.tiny_web.model_copy(update={"base_port": options.base_port, "pairs": options.pairs})
+    dataset = recipe.dataset.model_copy(update={"source": source.model_copy(update={"tiny_web": web})})
+    train = recipe.pretrain.train.model_copy(update={"epochs": options.epochs})
+    changed = {"dataset": dataset, "pretrain": recipe.pretrain.model_copy(update={"train": train})}
+    # Built anew, not copied: the options are checked like everything else.
+    return Recipe.model_validate({**recipe.model_dump(), **{name: value.model_dump() for name, value in changed.items()}})
+
+
+@contextmanager
+def _watchable(port: int) -> Iterator[None]:
+    """Prefect's server and UI for the length of the block, unless one is configured or runs already."""
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    from flows.stack import is_free, running_server
+
+    if port == 0:
+        yield
+    elif PREFECT_API_URL.value():
+        print(f"Watch it in Prefect's UI: {PREFECT_API_URL.value().removesuffix('/api')}\n", flush=True)
+        yield
+    elif not is_free(port):
+        print(f"(Port {port} is in use: no UI this time. wit demo --ui-port {port + 1} gives one.)\n", flush=True)
+        yield
+    else:
+        with running_server(port) as api_url, temporary_settings({PREFECT_API_URL: api_url}):
+            print(f"Watch it in Prefect's UI: {api_url.removesuffix('/api')}\n", flush=True)
+            yield
+
+
+def _ending(folder: Path, space: Workspace, recipe: Recipe, seconds: float) -> str:
+    rows: list[dict[str, Any]] = json.loads((folder / "summary.json").read_text(encoding="utf-8"))["rows"]
+    table = "\n".join(f"  {row}" for row in rows)
+    return f"""
+The walk took {int(seconds) // 60} min {int(seconds) % 60} s.
+
+{table}
+
+  report      {folder / "report.html"}   <- open it in a browser
+  shards      {space.shards(recipe.dataset.name)}
+  model       {space.run(recipe.pretrain.name)}
+
+What to do next
+  wit why tiny http://127.0.0.1:{recipe.dataset.source.tiny_web.base_port}/     what became of the pairs of a page
+  wit tiny-web                    look at the embedded web in a browser
+  wit pretrain tiny --name longer --train.epochs 30
+  make up                         Prefect's server, a worker and the deployments: prefect deployment run build-dataset
+"""

@@ -1,0 +1,115 @@
+"""Starting the learning side: a process of its own, its lines passed on as they come, no orphan left behind."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Protocol
+
+STOP_GRACE_S = 25
+SHUTDOWN_TIMEOUT_S = 15
+TAIL_LINES = 50
+# What the learning side exits with when the mistake is a person's and its last line says which.
+USER_ERROR_STATUS = 2
+PR_SET_PDEATHSIG = 1
+
+
+class ProcessFailed(RuntimeError):
+    """A process of the learning side ended with a status that is not 0; the message holds its last lines."""
+
+    def __init__(self, module: str, status: int, tail: Sequence[str]) -> None:
+        self.status = status
+        self.tail = tuple(tail)
+        super().__init__(f"python -m {module} ended with status {status}; its last lines:\n" + "\n".join(tail))
+
+    @property
+    def user_error(self) -> str | None:
+        """The line that tells a person what to mend, if there is one."""
+        return next((line.removeprefix("error: ") for line in reversed(self.tail) if line.startswith("error: ")), None)
+
+
+class Launcher(Protocol):
+    """Runs `python -m module arguments` on so many processes that find each other."""
+
+    def run(self, module: str, arguments: Sequence[str], processes: int, log: Path, on_line: Callable[[str], None]) -> None:
+        """Return when all processes have ended well; raise ProcessFailed otherwise."""
+        ...
+
+
+class LocalTorchrun:
+    """torchrun on this machine.
+
+    Call it from the main thread: the kernel's parent-death signal fires when the *thread* that forked ends.
+    """
+
+    def run(self, module: str, arguments: Sequence[str], processes: int, log: Path, on_line: Callable[[str], None]) -> None:
+        torchrun = [
+            "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}",
+            f"--shutdown-timeout={SHUTDOWN_TIMEOUT_S}", "-m", module,
+        ]  # fmt: skip
+        # One thread a process unless asked otherwise: torchrun's own default, said aloud so that it does not warn.
+        environment = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
+        run_process(module, [sys.executable, *torchrun, *arguments], environment, log, on_line)
+
+
+class LocalPython:
+    """One plain Python process on this machine."""
+
+    def run(self, module: str, arguments: Sequence[str], processes: int, log: Path, on_line: Callable[[str], None]) -> None:
+        if processes != 1:
+            raise ValueError(f"one process only, not {processes}")
+        run_process(module, [sys.executable, "-m", module, *arguments], {}, log, on_line)
+
+
+def run_process(
+    module: str, command: Sequence[str], environment: dict[str, str], log: Path, on_line: Callable[[str], None]
+) -> None:
+    """Run a command, append its lines to `log`, hand each to `on_line`; stop it if this process is stopped."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    tail: deque[str] = deque(maxlen=TAIL_LINES)
+    process = subprocess.Popen(
+        command,
+        env={**os.environ, "PYTHONUNBUFFERED": "1", **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        stdin=subprocess.DEVNULL,
+        text=True,
+        errors="replace",
+        preexec_fn=_die_with_parent,
+    )
+    assert process.stdout is not None
+    try:
+        with log.open("a", encoding="utf-8") as file:
+            for line in process.stdout:
+                file.write(line)
+                file.flush()
+                tail.append(line.rstrip("\n"))
+                on_line(tail[-1])
+        status = process.wait()
+    finally:
+        _stop(process)
+    if status != 0:
+        raise ProcessFailed(module, status, tail)
+
+
+def _die_with_parent() -> None:
+    """Ask the kernel (Linux) for SIGTERM when the parent dies, so that even `kill -9` of it leaves no orphan."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _stop(process: subprocess.Popen[str]) -> None:
+    if process.poll() is not None:
+        return
+    process.terminate()
+    try:
+        process.wait(STOP_GRACE_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()

@@ -1,0 +1,108 @@
+"""`pretrain`: train CLIP on a folder of shards, in processes of its own, from the last checkpoint on."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from prefect import flow, get_run_logger, task
+from prefect.cache_policies import NO_CACHE
+
+from flows.artifacts import Progress, key_of, publish_curves
+from flows.launcher import Launcher, LocalTorchrun, ProcessFailed
+from flows.recipes import tiny
+from flows.workspace import Workspace, only_writer
+from model.config import PretrainConfig
+from pipeline.errors import InputError
+
+STEP_LINE = re.compile(r"step (\d+)/(\d+)")
+SAY_EVERY_S = 5.0
+CPU_PROCESSES = 2
+
+
+@flow(name="pretrain", flow_run_name="pretrain-{config.name}", persist_result=False)
+def pretrain(config: PretrainConfig = tiny().pretrain, workspace: str = "") -> str:
+    """Train a CLIP model; resumes from the newest checkpoint of the run, refuses another configuration under the same name.
+
+    Returns the folder of the run.
+    """
+    space = Workspace.at(workspace)
+    shards = space.shards(config.dataset)
+    if not (shards / "manifest.json").exists():
+        raise InputError(f"{shards}: no manifest.json, so no finished data set; build it first: wit build-dataset {config.dataset}")
+    run = space.run(config.name)
+    with only_writer(run):
+        freeze_config(run, config)
+        train(run, str(shards), config.train.processes or default_processes(), LocalTorchrun())
+    publish_curves(config.name, run / "metrics.jsonl")
+    return str(run)
+
+
+def freeze_config(run: Path, config: PretrainConfig) -> None:
+    """Write the configuration beside what it will produce, before work begins.
+
+    Raises InputError if the folder holds a run of another configuration.
+    """
+    frozen = run / "config.json"
+    if frozen.exists():
+        before = json.loads(frozen.read_text(encoding="utf-8"))
+        differences = _differences(before, config.model_dump(mode="json"))
+        if differences:
+            raise InputError(
+                f"{frozen}: this run was started with another configuration ({', '.join(differences)}); "
+                f"give the new one another --name, or delete {run}"
+            )
+        return
+    run.mkdir(parents=True, exist_ok=True)
+    partial = frozen.with_suffix(".partial")
+    partial.write_text(config.model_dump_json(indent=2), encoding="utf-8")
+    partial.replace(frozen)
+
+
+def _differences(before: Any, now: Any, path: str = "") -> list[str]:
+    if isinstance(before, dict) and isinstance(now, dict):
+        return [
+            difference
+            for name in sorted(before.keys() | now.keys())
+            for difference in _differences(before.get(name), now.get(name), f"{path}.{name}" if path else name)
+        ]
+    return [] if before == now else [f"{path}: {before} then, {now} now"]
+
+
+@task(task_run_name="train-{processes}-processes", cache_policy=NO_CACHE, persist_result=False)
+def train(run: Path, shards: str, processes: int, launcher: Launcher) -> None:
+    """Launch `model.train` and watch it. Called, not submitted: the launcher needs the main thread."""
+    logger = get_run_logger()
+    progress = Progress(key_of("training", run.name), f"Training {run.name}")
+    said_at = 0.0
+
+    def on_line(line: str) -> None:
+        nonlocal said_at
+        step = STEP_LINE.search(line)
+        if step:
+            progress.update(int(step[1]) / int(step[2]), line)
+        if not step or time.monotonic() - said_at >= SAY_EVERY_S:
+            said_at = time.monotonic() if step else said_at
+            logger.info(line)
+
+    try:
+        launcher.run("model.train", [str(run), "--shards", shards], processes, run / "train.log", on_line)
+    except ProcessFailed as error:
+        if error.user_error:
+            raise InputError(error.user_error) from error
+        raise
+    if not (run / "done.json").exists():
+        raise RuntimeError(f"{run}: training was stopped before its end; run the same command again to go on")
+
+
+def default_processes() -> int:
+    """One process per GPU, else two on the CPU."""
+    # Asked of a child: this process stays free of torch.
+    count = "import torch; print(torch.cuda.device_count())"
+    answer = subprocess.run([sys.executable, "-c", count], capture_output=True, text=True, check=True)
+    return int(answer.stdout) or CPU_PROCESSES

@@ -1,0 +1,128 @@
+"""Named, complete configurations. Every number has its source, or is this project's own measurement (docs/results.md)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from pydantic import Field
+
+from model.config import ClipConfig, EvaluateConfig, PretrainConfig, ResNetConfig, TextConfig, TrainConfig, VitConfig
+from pipeline.config import (
+    BuildDatasetConfig,
+    CrawlConfig,
+    CurateConfig,
+    DownloadConfig,
+    ImageConfig,
+    Settings,
+    ShardConfig,
+    SourceConfig,
+    UrlListConfig,
+)
+from pipeline.errors import InputError
+
+
+class Recipe(Settings):
+    """The three configurations of one walk from the web to the report."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="Name of the walk")
+    dataset: BuildDatasetConfig
+    pretrain: PretrainConfig
+    evaluate: EvaluateConfig
+
+
+def tiny() -> Recipe:
+    """The embedded tiny web on a laptop's CPU, in minutes."""
+    return Recipe(
+        name="tiny",
+        dataset=BuildDatasetConfig(
+            name="tiny",
+            source=SourceConfig(kind="tiny_web", site_crawl=CrawlConfig(delay_s=0.0, concurrent_requests_per_site=8, allow_private_addresses=True)),
+            download=DownloadConfig(
+                rows_per_part=2_000, timeout_s=3.0, image_deadline_s=5.0, part_deadline_s=120.0, max_image_bytes=2_000_000, short_side_px=64,
+                jpeg_quality=90, allow_private_addresses=True,
+            ),
+            images=ImageConfig(evaluation_sets=("tiny-web-unseen", "tiny-web-seen")),
+            shards=ShardConfig(samples_per_shard=1_000, val_share=0.05),
+        ),
+        pretrain=PretrainConfig(
+            name="tiny",
+            dataset="tiny",
+            model=ClipConfig(
+                embed_dim=128,
+                vision=ResNetConfig(image_px=64, width=24, blocks=(1, 1, 1, 1), heads=12),
+                text=TextConfig(context_length=32, vocab_size=1_024, width=128, layers=2, heads=4),
+            ),
+            train=TrainConfig(epochs=12, global_batch=128, learning_rate=1e-3, warmup_steps=50, processes=2, checkpoint_every_steps=100),
+        ),
+        evaluate=EvaluateConfig(name="tiny", run="tiny", evaluation_sets=("tiny-web-unseen", "tiny-web-seen")),
+    )  # fmt: skip
+
+
+def cc12m() -> Recipe:
+    """Conceptual 12M from its TSV (cc12m.tsv), the paper's ResNet-50."""
+    return Recipe(
+        name="cc12m",
+        dataset=BuildDatasetConfig(
+            name="cc12m",
+            source=SourceConfig(url_list=UrlListConfig(paths=("cc12m.tsv",))),
+            curate=CurateConfig(languages=()),
+            download=DownloadConfig(processes=16, threads=64, short_side_px=224),
+        ),
+        pretrain=paper_rn50("cc12m-rn50", "cc12m"),
+        evaluate=EvaluateConfig(name="cc12m-rn50", run="cc12m-rn50"),
+    )
+
+
+def yfcc15m() -> Recipe:
+    """YFCC100M's English natural-language titles (section 2.2: 100M cut to 15M) from yfcc15m.parquet, the paper's ResNet-50."""
+    return Recipe(
+        name="yfcc15m",
+        dataset=BuildDatasetConfig(
+            name="yfcc15m",
+            source=SourceConfig(url_list=UrlListConfig(paths=("yfcc15m.parquet",))),
+            download=DownloadConfig(processes=16, threads=64, short_side_px=224),
+        ),
+        pretrain=paper_rn50("yfcc15m-rn50", "yfcc15m"),
+        evaluate=EvaluateConfig(name="yfcc15m-rn50", run="yfcc15m-rn50"),
+    )
+
+
+def wit400m() -> Recipe:
+    """WebImageText's size (section 2.2: 400 million pairs) from pairs/*.parquet, the paper's ViT-B/32."""
+    return Recipe(
+        name="wit400m",
+        dataset=BuildDatasetConfig(
+            name="wit400m",
+            source=SourceConfig(url_list=UrlListConfig(paths=("pairs.parquet",))),
+            curate=CurateConfig(max_pairs=400_000_000),
+            download=DownloadConfig(processes=16, threads=64, short_side_px=224),
+        ),
+        # Section 2.5, tables 18 and 20.
+        pretrain=PretrainConfig(
+            name="wit400m-vit-b-32",
+            dataset="wit400m",
+            model=ClipConfig(embed_dim=512, vision=VitConfig(), text=TextConfig()),
+            train=TrainConfig(precision="bf16", loader_threads=16),
+        ),
+        evaluate=EvaluateConfig(name="wit400m-vit-b-32", run="wit400m-vit-b-32"),
+    )
+
+
+def paper_rn50(name: str, dataset: str) -> PretrainConfig:
+    """The paper's ResNet-50 (tables 18 and 19) on another data set."""
+    return PretrainConfig(
+        name=name,
+        dataset=dataset,
+        model=ClipConfig(embed_dim=1024, vision=ResNetConfig(), text=TextConfig()),
+        train=TrainConfig(adam_beta2=0.999, adam_eps=1e-8, precision="bf16", loader_threads=16),
+    )
+
+
+RECIPES: dict[str, Callable[[], Recipe]] = {"tiny": tiny, "cc12m": cc12m, "yfcc15m": yfcc15m, "wit400m": wit400m}
+
+
+def recipe(name: str) -> Recipe:
+    """The recipe of that name; raises InputError that names those there are."""
+    if name not in RECIPES:
+        raise InputError(f"no recipe {name!r}; one of {', '.join(RECIPES)} (wit recipes tells what they are)")
+    return RECIPES[name]()

@@ -1,0 +1,76 @@
+"""Running stages as Prefect tasks: one part is one task, a finished part says so in its state, a failed one fails the flow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from prefect.futures import PrefectFuture, wait
+from prefect.states import Completed, State
+
+from pipeline.errors import InputError
+from pipeline.stage import StageResult
+
+ALREADY_DONE = "AlreadyDone"
+
+
+def _worth_a_retry(_task: object, _run: object, state: State[Any]) -> bool:
+    """An outage may pass; what a person must mend will not mend itself."""
+    return not isinstance(state.result(raise_on_failure=False), (InputError, ValueError, TypeError))
+
+
+@task(
+    task_run_name="{label}",
+    cache_policy=NO_CACHE,  # stage.json is the one resume mechanism
+    persist_result=False,
+    retries=2,
+    retry_delay_seconds=[2, 10],
+    retry_jitter_factor=0.5,
+    retry_condition_fn=_worth_a_retry,
+)
+def stage_task(label: str, run: Callable[[], StageResult]) -> Any:
+    """Run one stage, or one part of it; the run's state is named `AlreadyDone` when there was nothing to do."""
+    result = run()
+    if result.was_done:
+        return Completed(name=ALREADY_DONE, message=f"{label}: done before, {result.counts.rows_kept:,} kept", data=result)
+    return result
+
+
+def run_parts(label: str, runs: Sequence[Callable[[], StageResult]]) -> list[StageResult]:
+    """Run the parts of a stage on the flow's task runner and wait for all of them.
+
+    Raises InputError if a part failed for a person's mistake, else RuntimeError naming the parts that failed.
+    """
+    futures: list[PrefectFuture[Any]] = [
+        stage_task.submit(label if len(runs) == 1 else f"{label} {number:05d}", run) for number, run in enumerate(runs)
+    ]
+    wait(futures)
+    results: list[StageResult] = []
+    failures: dict[int, Exception] = {}
+    for number, future in enumerate(futures):
+        outcome = future.result(raise_on_failure=False)
+        if isinstance(outcome, StageResult):
+            results.append(outcome)
+        elif isinstance(outcome, Exception):
+            failures[number] = outcome
+        else:
+            raise RuntimeError(f"{label} {number:05d} ended as {future.state}: run the same command again to go on")
+    if failures:
+        _raise_failures(label, failures, len(runs))
+    return results
+
+
+def run_whole(label: str, run: Callable[[], StageResult]) -> StageResult:
+    """Run a stage that is one piece of work."""
+    return run_parts(label, [run])[0]
+
+
+def _raise_failures(label: str, failures: dict[int, Exception], parts: int) -> None:
+    told = "; ".join(f"part {number:05d}: {error}" for number, error in sorted(failures.items())[:5])
+    message = f"{label}: {len(failures)} of {parts} parts failed: {told}"
+    first = failures[min(failures)]
+    if all(isinstance(error, InputError) for error in failures.values()):
+        raise InputError(message if parts > 1 else str(first)) from first
+    raise RuntimeError(f"{message}; run the same command again: finished parts are not done twice") from first

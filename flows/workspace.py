@@ -1,0 +1,109 @@
+"""The one place that names folders."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+from upath import UPath
+
+from pipeline.errors import InputError
+from pipeline.stage import is_local, read_record
+
+WORKSPACE_VARIABLE = "WIT_WORKSPACE"
+
+
+@dataclass(frozen=True)
+class DatasetFolders:
+    """Where the stages of one data set lie."""
+
+    root: UPath
+
+    def part(self, stage: str, number: int) -> UPath:
+        """Folder of one part of a stage that is done part by part."""
+        return self.root / stage / f"part-{number:05d}"
+
+    def parts(self, stage: str) -> list[UPath]:
+        """The finished parts of such a stage, in order."""
+        folder = self.root / stage
+        if not folder.is_dir():
+            return []
+        return sorted((part for part in folder.iterdir() if read_record(part) is not None), key=lambda part: part.name)
+
+    def whole(self, stage: str) -> UPath:
+        """Folder of a stage that is done in one go."""
+        return self.root / stage
+
+    @property
+    def shards(self) -> UPath:
+        """The folder that training reads; docs/shards.md is its contract."""
+        return self.root / "shards"
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """A folder, or a prefix of an object store, that holds data sets, runs and evaluations."""
+
+    root: UPath
+
+    @classmethod
+    def at(cls, path: str) -> Workspace:
+        """The workspace at `path`; if empty, at $WIT_WORKSPACE, else ./workspace."""
+        root = UPath(path or os.environ.get(WORKSPACE_VARIABLE) or "workspace")
+        return cls(UPath(Path(root.path).absolute()) if is_local(root) else root)
+
+    def dataset(self, name: str) -> DatasetFolders:
+        return DatasetFolders(self.root / "datasets" / name)
+
+    @property
+    def crawl_cache(self) -> Path:
+        """Pages fetched so far, so that a killed crawl fetches none twice; always local, safe to delete."""
+        base = Path(self.root.path) if is_local(self.root) else Path.home() / ".cache" / "webimagetext"
+        return base / "cache" / "pages"
+
+    @property
+    def evaluation_sets(self) -> UPath:
+        return self.root / "evaluation_sets"
+
+    def shards(self, dataset: str) -> UPath:
+        """Folder of shards of a data set given by name, or by path if it holds a slash."""
+        return UPath(dataset) if "/" in dataset else self.dataset(dataset).shards
+
+    def run(self, run: str) -> Path:
+        """Folder of a training run given by name, or by path if it holds a slash."""
+        return Path(run) if "/" in run else self._local("runs") / run
+
+    def evaluation(self, name: str) -> Path:
+        return self._local("evals") / name
+
+    def evaluation_set(self, name: str) -> UPath:
+        """Folder of an evaluation set given by name, or by path if it holds a slash."""
+        return UPath(name) if "/" in name else self.evaluation_sets / name
+
+    def _local(self, kind: str) -> Path:
+        if not is_local(self.root):
+            raise InputError(
+                f"workspace {self.root}: runs and evaluations need a local folder; give a local --workspace, and name the data set by "
+                f"its path ({self.root}/datasets/NAME/shards)"
+            )
+        return Path(self.root.path) / kind
+
+
+@contextmanager
+def only_writer(folder: Path | UPath) -> Iterator[None]:
+    """Hold `folder` for writing; a second writer on this machine is refused rather than mixed in."""
+    if isinstance(folder, UPath) and not is_local(folder):
+        yield
+        return
+    local = Path(folder.path if isinstance(folder, UPath) else folder)
+    local.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(local.with_name(f".{local.name}.lock"), timeout=0)
+    try:
+        with lock:
+            yield
+    except Timeout as error:
+        raise InputError(f"{local}: another run is writing here; wait for it, or choose another name") from error

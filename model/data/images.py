@@ -1,0 +1,66 @@
+"""From the bytes of an image to the square that a tower sees.
+
+The paper's only augmentation is a random square crop of the resized image (section 2.5). Where the stored short side is
+already the tower's, that is a pure crop; else Pillow resizes, bicubic and anti-aliased, as the official code does.
+"""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import numpy.typing as npt
+import simplejpeg
+import torch
+from PIL import Image
+from torch import Tensor
+
+from model.data.order import Crop
+
+MEAN_RGB = (0.48145466, 0.4578275, 0.40821073)  # of the official code
+STD_RGB = (0.26862954, 0.26130258, 0.27577711)
+JPEG_MAGIC = b"\xff\xd8"
+
+Pixels = npt.NDArray[np.uint8]
+
+
+def decode(image: bytes) -> Pixels:
+    """RGB pixels (height, width, 3). Raises ValueError or OSError if it cannot be decoded."""
+    if image[:2] == JPEG_MAGIC:
+        pixels: Pixels = simplejpeg.decode_jpeg(image, colorspace="RGB")
+        return pixels
+    with Image.open(io.BytesIO(image)) as picture:
+        return np.asarray(picture.convert("RGB"))
+
+
+def square(pixels: Pixels, image_px: int, at: Crop = None) -> Pixels:
+    """The image resized so that its short side is `image_px`, then a square of that side.
+
+    `at` = (x, y), each in [0, 1), picks one of the equally likely squares; None is the middle one.
+    """
+    height, width, _ = pixels.shape
+    short = min(height, width)
+    new_width, new_height = image_px * width // short, image_px * height // short
+    if at is None:
+        left, top = round((new_width - image_px) / 2), round((new_height - image_px) / 2)
+    else:
+        left, top = int(at[0] * (new_width - image_px + 1)), int(at[1] * (new_height - image_px + 1))
+    if short == image_px:
+        return pixels[top : top + image_px, left : left + image_px]
+    # Resizing only the square gives the same pixels as resizing all and cropping.
+    x_scale, y_scale = width / new_width, height / new_height
+    box = (left * x_scale, top * y_scale, (left + image_px) * x_scale, (top + image_px) * y_scale)
+    picture = Image.fromarray(pixels).resize((image_px, image_px), Image.Resampling.BICUBIC, box=box)
+    return np.asarray(picture)
+
+
+def preprocess(image: bytes, image_px: int) -> Pixels:
+    """The middle square (image_px, image_px, 3) of an encoded image, for evaluation."""
+    return square(decode(image), image_px)
+
+
+def normalise(image_BHWC: Tensor) -> Tensor:
+    """uint8 (B, H, W, 3) -> float32 (B, 3, H, W) of mean 0 and deviation 1, channels last in memory."""
+    mean = torch.tensor(MEAN_RGB, device=image_BHWC.device).mul_(255).view(3, 1, 1)
+    std = torch.tensor(STD_RGB, device=image_BHWC.device).mul_(255).view(3, 1, 1)
+    return (image_BHWC.permute(0, 3, 1, 2).float() - mean) / std

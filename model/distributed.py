@@ -1,0 +1,143 @@
+"""The processes of a run and the few things they tell each other. The only file that knows torch.distributed.
+
+One process needs no launcher; several are started by torchrun, which sets RANK, WORLD_SIZE and LOCAL_RANK.
+Axes: B a process's share of the batch, G the global batch, D the shared space.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.autograd.function import FunctionCtx
+from torch.nn.parallel import DistributedDataParallel
+
+
+class PeerError(RuntimeError):
+    """Another process failed, and says itself why."""
+
+
+@dataclass(frozen=True)
+class Processes:
+    """This process among all of them."""
+
+    rank: int
+    world_size: int
+    device: torch.device
+
+    @property
+    def is_first(self) -> bool:
+        return self.rank == 0
+
+    def any_flags(self, *flags: bool) -> tuple[bool, ...]:
+        """Which flags are set in any process; the same answer in all. Does not wait for the GPU."""
+        if self.world_size == 1:
+            return flags
+        mine = torch.tensor(flags, dtype=torch.int32)
+        dist.all_reduce(mine, dist.ReduceOp.MAX)
+        return tuple(bool(flag) for flag in mine.tolist())
+
+    def first_alone(self, work: Callable[[], None]) -> None:
+        """Process 0 works while the others wait; its error ends them all, as a PeerError in the others."""
+        error: Exception | None = None
+        if self.is_first:
+            try:
+                work()
+            except (ValueError, OSError) as problem:
+                error = problem
+        (failed,) = self.any_flags(error is not None)
+        if error is not None:
+            raise error
+        if failed:
+            raise PeerError("process 0 failed")
+
+    def total(self, count: int) -> int:
+        """The sum of a number over all processes."""
+        if self.world_size == 1:
+            return count
+        value = torch.tensor(count, dtype=torch.int64)
+        dist.all_reduce(value, dist.ReduceOp.SUM)
+        return int(value.item())
+
+    def mean(self, value: Tensor) -> float:
+        """The mean of a scalar over all processes; not finite if any of them is not."""
+        value = value.detach().clone()
+        if self.world_size > 1:
+            dist.all_reduce(value, dist.ReduceOp.SUM)
+        return value.item() / self.world_size
+
+    def barrier(self) -> None:
+        """Wait for all."""
+        if self.world_size > 1:
+            self.any_flags(False)
+
+    def gather(self, *local: Tensor) -> list[Tensor]:
+        """Rows of all processes in their order: each (B, ...) becomes (G, ...). Gradients flow back to their owners."""
+        if self.world_size == 1:
+            return list(local)
+        widths = [tensor.shape[1] for tensor in local]
+        gathered: Tensor = _GatherRows.apply(torch.cat(local, dim=1))
+        return list(torch.split(gathered, widths, dim=1))
+
+    def wrap(self, model: nn.Module) -> nn.Module:
+        """The model with gradients averaged over all processes.
+
+        Batch-norm statistics are not exchanged: only those of process 0 are ever used (see `share_buffers`).
+        """
+        if self.world_size == 1:
+            return model
+        device_ids = [self.device.index] if self.device.type == "cuda" else None
+        with warnings.catch_warnings():
+            # Its new name, forward_sync_buffers, is not in every version of torch that this project accepts.
+            warnings.filterwarnings("ignore", message=".*broadcast_buffers.*", category=FutureWarning)
+            return DistributedDataParallel(
+                model, device_ids=device_ids, broadcast_buffers=False, gradient_as_bucket_view=True
+            )
+
+    def share_buffers(self, buffers: Iterable[Tensor]) -> None:
+        """Give all processes those of process 0."""
+        if self.world_size > 1:
+            for buffer in buffers:
+                dist.broadcast(buffer, src=0)
+
+
+def start() -> Processes:
+    """Join the other processes; on GPUs if there are any (nccl), else on the CPU (gloo)."""
+    rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    device = torch.device("cpu")
+    if torch.cuda.is_available():
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+        torch.cuda.set_device(device)
+    if world_size > 1:
+        # Small agreements travel on the CPU even when the tensors live on GPUs.
+        dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+    return Processes(rank, world_size, device)
+
+
+def stop() -> None:
+    """Leave the other processes."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+class _GatherRows(torch.autograd.Function):
+    """All-gather along the first axis. Its backward adds up what every process has to say about each row."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, local: Tensor) -> Tensor:
+        local = local.contiguous()
+        gathered = local.new_empty((dist.get_world_size() * len(local), *local.shape[1:]))
+        dist.all_gather(list(gathered.chunk(dist.get_world_size())), local)
+        return gathered
+
+    @staticmethod
+    def backward(ctx: FunctionCtx, gradient: Tensor) -> Tensor:
+        gradient = gradient.contiguous()
+        mine = gradient.new_empty((len(gradient) // dist.get_world_size(), *gradient.shape[1:]))
+        dist.reduce_scatter(mine, list(gradient.chunk(dist.get_world_size())))
+        return mine

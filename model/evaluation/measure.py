@@ -1,0 +1,222 @@
+"""A whole evaluation: run, shards and sets in, results and report out; done when `done.json` says so."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from pydantic import ValidationError
+from torch import Tensor
+
+from model.checkpoint import METRICS, MODEL, Run, load_run, read_done
+from model.config import EvaluateConfig
+from model.evaluation.embed import Embedder, Say
+from model.evaluation.errors import InputError
+from model.evaluation.mentions import captions_naming
+from model.evaluation.report import write_report
+from model.evaluation.results import Inputs, RetrievalResult, Row, SetResult, Summary, write_text
+from model.evaluation.retrieval import measure_retrieval, relevance
+from model.evaluation.sets import EvaluationSet, read_sets
+from model.evaluation.shards import Shards, first_pairs, read_shards, training_captions
+from model.evaluation.zero_shot import measure_set
+
+VERSION = 1
+"""Raised when the code changes what it writes."""
+
+MARKER = "done.json"
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What is measured, read and checked; nothing is computed yet."""
+
+    out: Path
+    run: Path
+    config: EvaluateConfig
+    shards: Shards
+    sets: list[EvaluationSet]
+    inputs: Inputs
+
+
+def read_config(path: Path) -> EvaluateConfig:
+    """The configuration; raises InputError."""
+    try:
+        return EvaluateConfig.model_validate_json(path.read_bytes())
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file; write the EvaluateConfig there as JSON") from error
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, item['loc'])) or 'config'}: {item['msg']}" for item in error.errors())
+        raise InputError(f"{path}: {problems}") from error
+
+
+def prepare(out: Path, run: Path, shards_folder: str, config: EvaluateConfig) -> Evaluation:
+    """Read all that the evaluation depends on. Raises InputError before any work is done if something is missing."""
+    weights_sha256 = _weights_sha256(run)
+    shards = read_shards(shards_folder)
+    sets = read_sets(config.evaluation_sets)
+    metrics = run / METRICS
+    inputs = Inputs(
+        version=VERSION,
+        # Not the paths: what lies there is told by its digest, and a folder that was moved is still the same.
+        config=config.model_dump(mode="json", exclude={"run", "evaluation_sets"}),
+        weights_sha256=weights_sha256,
+        metrics_sha256=_sha256(metrics) if metrics.is_file() else "",
+        shards_sha256=shards.sha256,
+        sets={found.name: found.digest for found in sets},
+    )
+    return Evaluation(out, run, config, shards, sets, inputs)
+
+
+def finished(evaluation: Evaluation) -> Summary | None:
+    """What an earlier evaluation of exactly this found, or None."""
+    try:
+        marker = json.loads((evaluation.out / MARKER).read_text())
+        if marker["fingerprint"] != evaluation.inputs.fingerprint:
+            return None
+        if not (evaluation.out / "report.html").is_file():
+            return None
+        return Summary.model_validate_json((evaluation.out / "summary.json").read_text())
+    except FileNotFoundError:
+        return None
+
+
+def measure(evaluation: Evaluation, say: Say) -> Summary:
+    """Do the work and write everything; the marker last."""
+    out, config = evaluation.out, evaluation.config
+    (out / MARKER).unlink(missing_ok=True)
+    loaded = _load(evaluation.run)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model = loaded.model.to(device).eval()
+    embedder = Embedder(
+        towers=model,
+        tokenizer=loaded.tokenizer,
+        weights_sha256=evaluation.inputs.weights_sha256,
+        image_px=loaded.config.model.vision.image_px,
+        device=device,
+        batch=config.batch,
+    )
+    scale = math.exp(float(model.logit_scale.detach()))
+
+    sets = _measure_sets(evaluation, embedder, scale, say)
+    retrieval = _measure_retrieval(evaluation, embedder, say)
+    summary = Summary(
+        name=config.name,
+        run=loaded.config.name,
+        confidence=config.confidence,
+        inputs=evaluation.inputs,
+        temperature=1 / scale,
+        rows=[Row.of(found) for found in sets],
+        sets=sets,
+        retrieval=retrieval,
+    )
+    wanted = {f"{name}.json" for name in ("retrieval", *evaluation.inputs.sets)}
+    for stale in (out / "results").glob("*.json"):
+        if stale.name not in wanted:
+            stale.unlink()
+    for found in sets:
+        write_text(out / "results" / f"{found.name}.json", found.model_dump_json(indent=1))
+    write_text(out / "results" / "retrieval.json", retrieval.model_dump_json(indent=1))
+    write_text(out / "summary.json", summary.model_dump_json(indent=1))
+    write_report(out / "report.html", summary, evaluation.run, evaluation.shards, evaluation.sets)
+    write_text(out / MARKER, json.dumps({"fingerprint": evaluation.inputs.fingerprint}, indent=1))
+    return summary
+
+
+def _measure_sets(evaluation: Evaluation, embedder: Embedder, scale: float, say: Say) -> list[SetResult]:
+    names = [name for found in evaluation.sets for name in found.class_names]
+    captions = list(training_captions(evaluation.shards)) if names else []
+    mentions = captions_naming(names, captions)
+    results, start = [], 0
+    for found in evaluation.sets:
+        embedded = embedder.cached_images(
+            evaluation.out / "features" / f"{found.name}.safetensors",
+            found.name,
+            found.images_digest,
+            [(sample.key, sample.image) for sample in found.samples],
+            say,
+        )
+        results.append(
+            measure_set(
+                found,
+                embedded.features,
+                embedded.rows,
+                embedded.unreadable,
+                prompt_features(embedder, found),
+                scale,
+                evaluation.config.confidence,
+                mentions[start : start + len(found.class_names)],
+                len(captions),
+            )
+        )
+        start += len(found.class_names)
+    return results
+
+
+def prompt_features(embedder: Embedder, found: EvaluationSet) -> Tensor:
+    """Features (C, T, D) of every class name in every template, unnormalised; all go through the tower together."""
+    prompts = [prompt for label in range(len(found.class_names)) for prompt in found.prompts(label)]
+    return embedder.texts(prompts).view(len(found.class_names), len(found.templates), -1)
+
+
+def _measure_retrieval(evaluation: Evaluation, embedder: Embedder, say: Say) -> RetrievalResult:
+    config, shards = evaluation.config, evaluation.shards
+    if config.retrieval_samples == 0:
+        return RetrievalResult(status="skipped", reason="the configuration says retrieval_samples = 0")
+    if shards.samples("val") == 0:
+        return RetrievalResult(
+            status="skipped",
+            reason=f"the data set {shards.name!r} has no validation split; build it with shards.val_share above 0",
+        )
+    pairs = first_pairs(shards, "val", config.retrieval_samples)
+    embedded = embedder.cached_images(
+        evaluation.out / "features" / "retrieval.safetensors",
+        "retrieval",
+        shards.digest,
+        [(pair.key, pair.image) for pair in pairs],
+        say,
+    )
+    readable = [pairs[row] for row in embedded.rows]
+    identity = _token_identity(embedder, [caption for pair in readable for caption in pair.captions])
+    matched = relevance([pair.captions for pair in readable], identity.__getitem__)
+    return measure_retrieval(
+        [pair.key for pair in readable],
+        embedded.features,
+        embedder.texts(matched.texts),
+        matched,
+        embedded.unreadable,
+        config.confidence,
+    )
+
+
+def _token_identity(embedder: Embedder, texts: Sequence[str]) -> dict[str, bytes]:
+    """What the model sees of each text: two texts of the same tokens are one to it."""
+    distinct = list(dict.fromkeys(texts))
+    tokens_NL = embedder.tokenizer.encode(distinct).numpy()
+    return {text: row.tobytes() for text, row in zip(distinct, tokens_NL, strict=True)}
+
+
+def _load(run: Path) -> Run:
+    try:
+        return load_run(run)
+    except (FileNotFoundError, ValueError) as error:
+        raise InputError(f"{run}: the run cannot be loaded: {error}") from error
+
+
+def _weights_sha256(run: Path) -> str:
+    done, weights = read_done(run), run / MODEL
+    if done is None or not weights.is_file():
+        raise InputError(f"{run}: not a finished run ({MODEL}, done.json); train it to its end or name another (--run)")
+    sha256 = _sha256(weights)
+    if sha256 != done.sha256:
+        raise InputError(f"{weights}: its sha256 is {sha256}, but done.json says {done.sha256}; copy the run again")
+    return sha256
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,193 @@
+"""Evaluation sets in the wds layout of CLIP_benchmark: class names, templates, and labelled images in tars."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tarfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from model.data.shards import Folder
+from model.evaluation.errors import InputError
+from model.evaluation.images import ImageRef
+
+IMAGE_ENDINGS = ("jpg", "jpeg", "png", "webp")
+RESERVED_NAMES = ("retrieval",)
+CHUNK_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class LabelledImage:
+    """`key` is unique in the set: the tar's name, then the sample's."""
+
+    key: str
+    label: int
+    image: ImageRef
+
+
+@dataclass(frozen=True)
+class EvaluationSet:
+    """One set. `images_digest` identifies its images and labels, `digest` the class names and templates as well."""
+
+    name: str
+    class_names: tuple[str, ...]
+    templates: tuple[str, ...]
+    samples: tuple[LabelledImage, ...]
+    images_digest: str
+    digest: str
+
+    def prompts(self, label: int) -> list[str]:
+        """The class's name in every template."""
+        return [fill(template, self.class_names[label]) for template in self.templates]
+
+
+def fill(template: str, class_name: str) -> str:
+    """`{c}` is the place of the class name (CLIP_benchmark); `{}` (openai/CLIP) means the same."""
+    return template.replace("{c}", class_name).replace("{}", class_name)
+
+
+def read_sets(folders: Iterable[str | Path]) -> list[EvaluationSet]:
+    """Every set, complete or not at all: labels, members and class names are checked before any image is looked at.
+
+    Raises InputError where a folder is absent or holds something else.
+    """
+    sets: dict[str, EvaluationSet] = {}
+    for folder in map(Path, folders):
+        found = read_set(folder)
+        if found.name in sets or found.name in RESERVED_NAMES:
+            raise InputError(
+                f"{folder}: the name {found.name!r} is taken; a set is named after its folder, so rename the folder"
+            )
+        sets[found.name] = found
+    return list(sets.values())
+
+
+def read_set(folder: Path) -> EvaluationSet:
+    """The set in `folder`; raises InputError."""
+    if not folder.is_dir():
+        raise InputError(
+            f"{folder}: no such folder; give evaluation_sets the path of a folder in the wds layout "
+            "(classnames.txt, zeroshot_classification_templates.txt, test/0.tar)"
+        )
+    kind = folder / "dataset_type.txt"
+    if kind.is_file() and kind.read_text().strip() not in ("", "classification"):
+        raise InputError(f"{kind}: {kind.read_text().strip()!r} cannot be measured here; only classification sets can")
+    class_names = _lines(folder / "classnames.txt", "one class name a line; the first is label 0")
+    templates = _lines(
+        folder / "zeroshot_classification_templates.txt", "one prompt a line, with {c} for the class name"
+    )
+    for number, template in enumerate(templates, 1):
+        if "{c}" not in template and "{}" not in template:
+            raise InputError(
+                f"{folder / 'zeroshot_classification_templates.txt'} line {number}: {template!r} has no place for the "
+                "class name; write {c} where it belongs"
+            )
+    tars = _tars(folder / "test")
+    samples = [sample for tar in tars for sample in _read_tar(tar, len(class_names))]
+    if not samples:
+        raise InputError(f"{folder / 'test'}: no samples in its {len(tars)} tars; write the set anew")
+    images_digest = _digest([_sha256_file(tar) for tar in tars])
+    return EvaluationSet(
+        name=folder.resolve().name,
+        class_names=tuple(class_names),
+        templates=tuple(templates),
+        samples=tuple(samples),
+        images_digest=images_digest,
+        digest=_digest([images_digest, class_names, templates]),
+    )
+
+
+def _lines(path: Path, remedy: str) -> list[str]:
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file; write it: {remedy}") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not UTF-8 ({error}); save it as UTF-8") from error
+    while lines and not lines[-1]:
+        lines.pop()
+    if not lines:
+        raise InputError(f"{path}: empty; write {remedy}")
+    if "" in lines:
+        raise InputError(
+            f"{path} line {lines.index('') + 1}: an empty line would shift every label after it; remove it"
+        )
+    return lines
+
+
+def _tars(folder: Path) -> list[Path]:
+    count_file = folder / "nshards.txt"
+    text = "".join(_lines(count_file, "the number of tars, one integer"))
+    if not text.isdecimal() or int(text) == 0:
+        raise InputError(f"{count_file}: {text!r} is not a number of tars; write one integer above 0")
+    tars = [folder / f"{index}.tar" for index in range(int(text))]
+    for tar in tars:
+        if not tar.is_file():
+            raise InputError(
+                f"{tar}: no such file, but {count_file} says {text} tars; copy it there or mend the number"
+            )
+    return tars
+
+
+def _read_tar(tar: Path, classes: int) -> list[LabelledImage]:
+    members: dict[str, dict[str, tarfile.TarInfo]] = {}
+    try:
+        with tarfile.open(tar, "r:") as archive:
+            for member in archive:
+                if member.isfile():
+                    _add_member(members, member, tar)
+    except tarfile.TarError as error:
+        raise InputError(f"{tar}: not a readable, uncompressed tar ({error}); copy it again") from error
+    size_bytes, folder = tar.stat().st_size, Folder(str(tar.parent))
+    return [_sample(tar, folder, key, files, classes, size_bytes) for key, files in members.items()]
+
+
+def _add_member(members: dict[str, dict[str, tarfile.TarInfo]], member: tarfile.TarInfo, tar: Path) -> None:
+    # As in WebDataset: the key is everything up to the first dot of the file name.
+    folder, slash, name = member.name.rpartition("/")
+    stem, _, ending = name.partition(".")
+    files = members.setdefault(folder + slash + stem, {})
+    if ending.lower() in files:
+        raise InputError(f"{tar}: two members {member.name!r}; keys must be unique within a tar")
+    files[ending.lower()] = member
+
+
+def _sample(
+    tar: Path, folder: Folder, key: str, files: dict[str, tarfile.TarInfo], classes: int, size_bytes: int
+) -> LabelledImage:
+    image = next((files[ending] for ending in IMAGE_ENDINGS if ending in files), None)
+    if image is None or "cls" not in files:
+        missing = "image (.jpg, .jpeg, .png or .webp)" if image is None else "label (.cls)"
+        raise InputError(f"{tar}: key {key!r} has no {missing}; a sample is KEY.jpg and KEY.cls")
+    if max(image.offset_data + image.size, files["cls"].offset_data + files["cls"].size) > size_bytes:
+        raise InputError(f"{tar}: cut off within key {key!r}; copy it again")
+    text = (
+        ImageRef(folder, tar.name, files["cls"].offset_data, files["cls"].size)
+        .read()
+        .decode("utf-8", "replace")
+        .strip()
+    )
+    if not text.isdecimal():
+        raise InputError(
+            f"{tar}: key {key!r} has the label {text!r}; a label is the number of a line of classnames.txt, from 0"
+        )
+    if int(text) >= classes:
+        raise InputError(
+            f"{tar}: key {key!r} has the label {text}, but classnames.txt names {classes} classes (labels 0 to "
+            f"{classes - 1}); mend the label or add the class name"
+        )
+    return LabelledImage(f"{tar.name}/{key}", int(text), ImageRef(folder, tar.name, image.offset_data, image.size))
+
+
+def _sha256_file(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _digest(value: object) -> str:
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()

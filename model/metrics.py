@@ -1,0 +1,126 @@
+"""What a run tells: `metrics.jsonl` for programs, a bar or plain lines for people."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import time
+from pathlib import Path
+from typing import Any, TextIO
+
+from tqdm import tqdm
+
+LINE_EVERY_S = 3.0
+
+
+class MetricsFile:
+    """One JSON object a line. Lines of steps that a resumed run takes again are cut, so no step is told twice."""
+
+    def __init__(self, path: Path, resume_step: int) -> None:
+        kept = _lines_until(path, resume_step)
+        partial = path.with_name(f".{path.name}.partial")
+        partial.write_text("".join(kept), encoding="utf-8")
+        partial.replace(path)
+        self._file = path.open("a", encoding="utf-8")
+
+    def write(self, kind: str, **values: Any) -> None:
+        """Append one line; it is in the file when this returns."""
+        self._file.write(json.dumps({"kind": kind, **values}) + "\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def _lines_until(path: Path, step: int) -> list[str]:
+    """Whole lines of steps up to `step`; the line of an end belongs to no step that was checkpointed."""
+    if not path.exists():
+        return []
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
+        if not line.endswith("\n"):
+            break
+        record = json.loads(line)
+        if record["kind"] != "end" and record["step"] <= step:
+            kept.append(line)
+    return kept
+
+
+class Progress:
+    """Where a run is: a bar on a terminal, else a line every few seconds. Silent in all processes but the first."""
+
+    def __init__(self, step: int, steps: int, visible: bool, stream: TextIO | None = None) -> None:
+        self.steps = steps
+        self.visible = visible
+        self.stream = stream or sys.stderr
+        self.bar: tqdm[Any] | None = None
+        self._last_line_s = -math.inf
+        if visible and self.stream.isatty():
+            self.bar = tqdm(total=steps, initial=step, unit="step", file=self.stream, dynamic_ncols=True)
+
+    def say(self, message: str) -> None:
+        """One line, without breaking the bar."""
+        if not self.visible:
+            return
+        if self.bar is not None:
+            self.bar.write(message, file=self.stream)
+        else:
+            print(message, file=self.stream, flush=True)
+
+    def show(self, step: int, loss: float, samples_per_s: float, eta_s: float) -> None:
+        """Call after each step."""
+        if not self.visible:
+            return
+        if self.bar is not None:
+            self.bar.set_postfix_str(f"loss {loss:.3f}, {samples_per_s:,.0f} samples/s", refresh=False)
+            self.bar.update(step - self.bar.n)
+            return
+        now = time.monotonic()
+        if now - self._last_line_s >= LINE_EVERY_S or step == self.steps:
+            self._last_line_s = now
+            eta = clock(eta_s)
+            self.say(f"step {step}/{self.steps} loss {loss:.3f} {samples_per_s:,.0f} samples/s eta {eta}")
+
+    def close(self) -> None:
+        if self.bar is not None:
+            self.bar.close()
+
+
+class Speed:
+    """Throughput of the window since the last reset."""
+
+    def __init__(self, global_batch: int) -> None:
+        self.global_batch = global_batch
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin a new window."""
+        self._began = time.perf_counter()
+        self._steps = 0
+        self._waited_s = 0.0
+
+    def step(self, waited_s: float) -> None:
+        """One more step, of which `waited_s` passed waiting for data."""
+        self._steps += 1
+        self._waited_s += waited_s
+
+    @property
+    def seconds_per_step(self) -> float:
+        return (time.perf_counter() - self._began) / max(1, self._steps)
+
+    @property
+    def samples_per_s(self) -> float:
+        return self.global_batch / max(1e-9, self.seconds_per_step)
+
+    @property
+    def data_wait_share(self) -> float:
+        """Share of the time in which the training had no data, 0 to 1."""
+        return min(1.0, self._waited_s / max(1e-9, time.perf_counter() - self._began))
+
+
+def clock(seconds: float) -> str:
+    """42 -> "0:42", 3700 -> "1:01:40"."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

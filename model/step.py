@@ -1,0 +1,96 @@
+"""One step of training, the same in all processes.
+
+Axes: B a process's share of the batch, G the global batch, C H W the image, L tokens, D the shared space.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+from model.data import Batch, SampleError, normalise
+from model.distributed import PeerError
+from model.objectives.contrastive import contrastive_loss
+from model.optim import learning_rate, set_learning_rate
+from model.training import Training
+
+
+class DivergedError(ArithmeticError):
+    """The loss is not finite."""
+
+
+def train_step(training: Training, batch: Batch) -> float:
+    """One step of the optimiser; returns the loss of the global batch before it.
+
+    Raises DivergedError instead of taking the step if that loss is not finite.
+    """
+    loss = _backward(training, batch)
+    mean_loss = training.processes.mean(loss)
+    if not math.isfinite(mean_loss):
+        first_ids = training.order.sample_ids(batch.step)[:8].tolist()
+        raise DivergedError(
+            f"step {batch.step + 1}: the loss is {mean_loss}; the batch begins with samples {first_ids}; "
+            "a lower learning_rate or more warmup_steps may help"
+        )
+    set_learning_rate(training.optimizer, learning_rate(batch.step, training.steps, training.config.train))
+    training.optimizer.step()
+    training.model.clip_scale()
+    return mean_loss
+
+
+def _backward(training: Training, batch: Batch) -> Tensor:
+    processes, device = training.processes, training.processes.device
+    image_BCHW = normalise(batch.image_BHWC.to(device, non_blocking=True))
+    tokens_BL = batch.tokens_BL.to(device, non_blocking=True)
+    with torch.autocast(device.type, torch.bfloat16, enabled=training.config.train.precision == "bf16"):
+        features = training.wrapped(image_BCHW, tokens_BL)
+    image_GD, text_GD = processes.gather(features.image_BD, features.text_BD)
+    first = processes.rank * len(tokens_BL)
+    loss = contrastive_loss(features.image_BD, features.text_BD, image_GD, text_GD, features.scale, first)
+    training.optimizer.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    return loss
+
+
+def batches(training: Training, stop_requested: Callable[[], bool]) -> Iterator[Batch | None]:
+    """This process's batches; None, as the last one, where any process was asked to stop.
+
+    An error of one process's data ends all of them at the same step.
+    """
+    local = training.loader().batches(training.step, training.steps)
+    for _ in range(training.step, training.steps):
+        batch: Batch | None = None
+        error: SampleError | None = None
+        try:
+            batch = next(local)
+        except SampleError as problem:
+            error = problem
+        stopping, failing = training.processes.any_flags(stop_requested(), error is not None)
+        if error is not None:
+            raise error
+        if failing:
+            raise PeerError("another process cannot read its data")
+        if stopping:
+            yield None
+            return
+        yield batch
+
+
+def rehearse(training: Training) -> None:
+    """One step whose result is thrown away, where the order of sums depends on it.
+
+    After its first backward pass DDP lays its gradients out anew, and with more than two processes a sum depends on
+    where in the layout it stands. With that done before the first real step, a resumed run adds in the same order as an
+    undisturbed one.
+    """
+    if training.processes.world_size <= 2 or training.step == training.steps:
+        return
+    buffers = [buffer.clone() for buffer in training.model.buffers()]
+    batch = next(training.loader().batches(training.step, training.step + 1))
+    _backward(training, batch)
+    training.optimizer.zero_grad(set_to_none=True)
+    for buffer, before in zip(training.model.buffers(), buffers, strict=True):
+        buffer.copy_(before)

@@ -1,0 +1,184 @@
+"""Train CLIP on a folder of shards. The command, for N processes (leave the launcher out for one):
+
+    python -m torch.distributed.run --standalone --nproc-per-node=N -m model.train RUN_DIR --shards SHARDS_DIR
+
+RUN_DIR/config.json is a PretrainConfig. The same command goes on where a stopped or killed run was, to the same bits
+(on the CPU, with as many processes).
+
+Exit codes: 0 finished, or stopped by SIGTERM or SIGINT after a checkpoint (then there is no done.json); 2 an error that
+is yours to mend, in one line on stderr; 3 the loss is not finite; anything else is a crash.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+
+from torch.distributed.elastic.multiprocessing.errors import record
+
+from model import distributed
+from model.checkpoint import METRICS, CheckpointRecord, save_checkpoint, save_final
+from model.data import SampleError
+from model.distributed import PeerError, Processes
+from model.metrics import MetricsFile, Speed
+from model.optim import learning_rate
+from model.step import DivergedError, batches, rehearse, train_step
+from model.training import Training, prepare
+from model.validate import validate
+
+EXIT_INPUT, EXIT_DIVERGED = 2, 3
+
+
+def train(training: Training, stop_requested: Callable[[], bool]) -> bool:
+    """Take all remaining steps; False if it was asked to stop, and did after a checkpoint."""
+    config, processes = training.config.train, training.processes
+    metrics = MetricsFile(training.run_dir / METRICS, training.step) if processes.is_first else None
+    speed = Speed(training.order.global_batch)
+    saved_step, captions_cut, stopped = training.step, 0, False
+    rehearse(training)
+    speed.reset()
+    for batch in batches(training, stop_requested):
+        if batch is None:
+            stopped = True
+            break
+        training.loss = train_step(training, batch)
+        training.step += 1
+        captions_cut += batch.captions_cut
+        speed.step(batch.waited_s)
+        eta_s = (training.steps - training.step) * speed.seconds_per_step
+        training.progress.show(training.step, training.loss, speed.samples_per_s, eta_s)
+        if training.step % config.log_every_steps == 0 or training.step == training.steps:
+            _write_metrics(training, metrics, speed, eta_s)
+            speed.reset()
+        if training.step % training.order.steps_per_epoch == 0:
+            _end_epoch(training, metrics, captions_cut)
+            captions_cut = 0
+            speed.reset()
+        if training.step % config.checkpoint_every_steps == 0 or training.step == training.steps:
+            _save(training)
+            saved_step = training.step
+            speed.reset()
+    if stopped and saved_step < training.step:
+        _save(training)
+    if not stopped:
+        _finish(training, metrics)
+    if metrics is not None:
+        metrics.close()
+    return not stopped
+
+
+def _write_metrics(training: Training, metrics: MetricsFile | None, speed: Speed, eta_s: float) -> None:
+    if metrics is None:
+        return
+    last = training.step - 1
+    metrics.write(
+        "train",
+        step=training.step,
+        steps=training.steps,
+        epoch=training.order.epoch(last) + 1,
+        samples_seen=training.samples_seen,
+        loss=training.loss,
+        learning_rate=learning_rate(last, training.steps, training.config.train),
+        logit_scale=training.model.logit_scale.exp().item(),
+        samples_per_s=round(speed.samples_per_s, 1),
+        data_wait_share=round(speed.data_wait_share, 4),
+        eta_s=round(eta_s, 1),
+    )
+
+
+def _end_epoch(training: Training, metrics: MetricsFile | None, captions_cut: int) -> None:
+    config, epoch = training.config.train, training.step // training.order.steps_per_epoch
+    captions_cut = training.processes.total(captions_cut)
+    if captions_cut:
+        training.progress.say(f"epoch {epoch}: {captions_cut:,} captions were cut to the context length")
+    due = epoch % config.validate_every_epochs == 0 or training.step == training.steps
+    if not due or not len(training.dataset.val) or not config.validation_samples:
+        return
+    result = validate(training.model, training.dataset.val, training.tokenizer, training.config, training.processes)
+    if metrics is not None:
+        metrics.write("validation", step=training.step, epoch=epoch, **result)
+    recall = result["image_to_text_recall_at_1"]
+    training.progress.say(f"epoch {epoch}: validation loss {result['loss']:.3f}, image-to-text recall@1 {recall:.1%}")
+
+
+def _save(training: Training) -> None:
+    if training.processes.is_first:
+        checkpoint = CheckpointRecord(
+            step=training.step, samples_seen=training.samples_seen, loss=training.loss, fingerprint=training.fingerprint
+        )
+        keep = training.config.train.keep_checkpoints
+        save_checkpoint(training.run_dir, training.model, training.optimizer, checkpoint, keep)
+    training.processes.barrier()
+
+
+def _finish(training: Training, metrics: MetricsFile | None) -> None:
+    if metrics is None:
+        return
+    metrics.write("end", step=training.step, samples_seen=training.samples_seen, loss=training.loss)
+    save_final(
+        training.run_dir, training.model, training.step, training.samples_seen, training.loss, training.fingerprint
+    )
+
+
+def _listen() -> Callable[[], bool]:
+    """Whether this process was asked to stop; asking twice is asking once (torchrun does)."""
+    asked: list[int] = []
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        asked.append(number)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, handle)
+    return lambda: bool(asked)
+
+
+def run(run_dir: Path, shards: str, processes: Processes, stop_requested: Callable[[], bool]) -> None:
+    """Train `run_dir` to its end, or until asked to stop."""
+    training = prepare(run_dir, shards, processes)
+    if training is None:
+        return
+    try:
+        finished = train(training, stop_requested)
+    finally:
+        training.progress.close()
+    if finished:
+        training.progress.say(f"finished after {training.step} steps, loss {training.loss:.3f}")
+    else:
+        training.progress.say(f"stopped at step {training.step}; run the same command to go on")
+
+
+@record
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(prog="python -m model.train", description="Train CLIP on a folder of shards.")
+    parser.add_argument("run_dir", type=Path, help="folder of the run; it holds config.json")
+    parser.add_argument(
+        "--shards", required=True, help="folder of shards (docs/shards.md), local or a URL such as s3://..."
+    )
+    arguments = parser.parse_args()
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # the loader's threads are the parallelism
+    stop_requested = _listen()
+    processes = distributed.start()
+    try:
+        run(arguments.run_dir, arguments.shards, processes, stop_requested)
+    except PeerError:
+        raise SystemExit(EXIT_INPUT) from None
+    except (ValueError, FileNotFoundError) as error:
+        if processes.is_first or isinstance(error, SampleError):
+            print(f"error: {error}", file=sys.stderr, flush=True)
+        raise SystemExit(EXIT_INPUT) from None
+    except DivergedError as error:
+        if processes.is_first:
+            print(f"error: {error}", file=sys.stderr, flush=True)
+        raise SystemExit(EXIT_DIVERGED) from None
+    finally:
+        distributed.stop()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,34 @@
+"""The vision transformer of the paper (section 2.4): ViT with one more layer norm before the blocks."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from model.config import VitConfig
+from model.transformer import LayerNorm, Transformer
+
+
+class VisionTransformer(nn.Module):
+    """Image (B, 3, image_px, image_px) -> feature (B, embed_dim), read at the class token and projected."""
+
+    def __init__(self, config: VitConfig, embed_dim: int) -> None:
+        super().__init__()
+        width, tokens = config.width, (config.image_px // config.patch_px) ** 2 + 1
+        self.conv1 = nn.Conv2d(3, width, kernel_size=config.patch_px, stride=config.patch_px, bias=False)
+        self.class_embedding = nn.Parameter(torch.empty(width))
+        self.positional_embedding = nn.Parameter(torch.empty(tokens, width))
+        self.ln_pre = LayerNorm(width)
+        self.transformer = Transformer(width, config.layers, config.heads, causal=False)
+        self.ln_post = LayerNorm(width)
+        self.proj = nn.Parameter(torch.empty(width, embed_dim))
+        for parameter in (self.class_embedding, self.positional_embedding, self.proj):
+            nn.init.normal_(parameter, std=width**-0.5)
+
+    def forward(self, image_BCHW: Tensor) -> Tensor:
+        patch_BLC = self.conv1(image_BCHW).flatten(2).transpose(1, 2)
+        class_BLC = self.class_embedding.to(patch_BLC.dtype).expand(len(patch_BLC), 1, -1)
+        x_BLC = torch.cat([class_BLC, patch_BLC], dim=1) + self.positional_embedding.to(patch_BLC.dtype)
+        x_BLC = self.transformer(self.ln_pre(x_BLC))
+        image_BD: Tensor = self.ln_post(x_BLC[:, 0]) @ self.proj
+        return image_BD

@@ -1,0 +1,229 @@
+"""Downloading one part: img2dataset under a deadline of ours, its books checked, every pair accounted for."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from upath import UPath
+
+from pipeline.config import DownloadConfig
+from pipeline.curate import SELECTED_FILE
+from pipeline.fetch_part import OPENER_USED_FILE, FetchSpec
+from pipeline.query import QueryConfig, query_to_parquet
+from pipeline.stage import Counts, Stage
+
+RESULTS_FILE = "results.parquet"
+OK = "ok"
+POLL_S = 0.1
+LOG_TAIL_CHARS = 2_000
+# A part of fewer rows is too small to tell an outage from a few dead links.
+OUTAGE_MIN_ROWS = 20
+REMEDIES = {
+    "dns": "host names do not resolve: check the network, lower download.threads, or run a caching resolver",
+    "connection": "check this machine's network and firewall",
+    "timeout": "check the network; lower download.threads or raise download.timeout_s",
+    "private_address": "the URLs lead into a private network: set download.allow_private_addresses if that is meant",
+    "http_429": "the hosts ask to slow down: lower download.threads and run again later",
+}
+OTHER_REMEDY = "look at the URLs; if the list is really that old, raise download.max_failed_share"
+
+FETCHED_SCHEMA = pa.schema(
+    {
+        "pair_id": pa.string(),
+        "key": pa.string(),
+        "status": pa.string(),
+        "error_message": pa.string(),
+        "width": pa.int32(),
+        "height": pa.int32(),
+        "original_width": pa.int32(),
+        "original_height": pa.int32(),
+        "sha256": pa.string(),
+    }
+)
+MEMBERS_SCHEMA = pa.schema(
+    {"tar": pa.string(), "key": pa.string(), "image_offset": pa.int64(), "stored_bytes": pa.int64()}
+)
+
+
+class DownloadError(RuntimeError):
+    """A part that failed as a whole; nothing of it is kept, and another try may succeed."""
+
+    def __init__(self, part: str, problem: str, remedy: str) -> None:
+        self.part = part
+        self.remedy = remedy
+        super().__init__(f"download of {part}: {problem}; {remedy}")
+
+
+def _download(sources: Sequence[UPath], out: Path, config: DownloadConfig) -> Counts:
+    """`sources` is one selected part; `out` gets the tars of img2dataset and `results.parquet`, one row per pair."""
+    (selected,) = sources
+    part = f"{selected.parent.name}/{selected.name}"
+    work = out / ".fetch"
+    work.mkdir()
+    requests = work / "requests.parquet"
+    rows = query_to_parquet("fetch_requests", requests, QueryConfig(), selected=selected / SELECTED_FILE)
+    fetched = work / "fetched"
+    fetched.mkdir()
+    if rows:
+        fetched = work / "images"
+        spec = FetchSpec(requests=requests, rows=rows, out=fetched, config=config, parent_pid=os.getpid())
+        _run_img2dataset(part, spec)
+        _check_books(part, spec)
+    counts = _collect(requests, fetched, out, rows)
+    _refuse_outage(part, counts, config)
+    shutil.rmtree(work)
+    return counts
+
+
+DOWNLOAD = Stage("download", _download, sql=("fetch_requests", "download_results"))
+
+
+def _run_img2dataset(part: str, spec: FetchSpec) -> None:
+    """Run `pipeline.fetch_part`. Raises DownloadError if it fails or takes too long; nothing of it is left running."""
+    spec_file = spec.out.with_name("spec.json")
+    spec_file.write_text(spec.model_dump_json(), encoding="utf-8")
+    log = spec.out.with_name("fetch.log")
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "pipeline.fetch_part", str(spec_file)],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=_environment(spec.config),
+            start_new_session=True,
+        )
+        in_time = _wait_and_end(process, spec.config.part_deadline_s)
+    if not in_time:
+        raise DownloadError(
+            part,
+            f"not done within {spec.config.part_deadline_s:g} s, so it was killed",
+            "run again; if it stays too slow, raise download.part_deadline_s or lower download.rows_per_part",
+        )
+    if process.returncode != 0:
+        raise DownloadError(part, f"img2dataset ended with status {process.returncode}", f"run again; {_tail(log)}")
+
+
+def _environment(config: DownloadConfig) -> dict[str, str]:
+    return {
+        "RES_OPTIONS": "timeout:3 attempts:2",  # of the name resolver, resolv.conf(5): a look-up cannot be interrupted
+        **os.environ,
+        "OPENCV_IO_MAX_IMAGE_PIXELS": str(config.max_image_pixels),  # OpenCV checks it between header and decoding
+        "NO_ALBUMENTATIONS_UPDATE": "1",  # it asks a server for its newest version on import
+    }
+
+
+def _wait_and_end(process: subprocess.Popen[bytes], deadline_s: float) -> bool:
+    """Wait for the leader of a group, then kill what is left of the group. Returns whether it ended in time."""
+    ends_at = time.monotonic() + deadline_s
+    try:
+        # WNOWAIT leaves it a zombie, so that its group id cannot be another's when it is killed below.
+        while os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+            if time.monotonic() > ends_at:
+                return False
+            time.sleep(POLL_S)
+        return True
+    finally:
+        with suppress(ProcessLookupError, PermissionError):  # macOS, when only the zombie is left
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def _check_books(part: str, spec: FetchSpec) -> None:
+    """Compare what img2dataset says it did with what it wrote. Raises DownloadError if a row or an image is missing."""
+    fetched = spec.out
+    stats = [json.loads(file.read_text()) for file in sorted(fetched.glob("*_stats.json"))]
+    log = fetched.with_name("fetch.log")
+    successes = sum(each["successes"] for each in stats)
+    try:
+        images = sum(1 for tar in _tars(fetched) for _ in _image_members(tar))
+    except tarfile.TarError as error:
+        raise DownloadError(part, f"a tar is not whole: {error}", f"is the disk full? {_tail(log)}") from error
+    statuses = _fetched_table(fetched)["status"].to_pylist()
+    told = {
+        "rows counted": sum(each["count"] for each in stats),
+        "rows written": len(statuses),
+        "images counted": successes,
+        "images listed": statuses.count("success"),
+        "images in the tars": images,
+    }
+    if list(told.values()) != [spec.rows, spec.rows, successes, successes, successes]:
+        raise DownloadError(
+            part, f"img2dataset lost some of {spec.rows} rows: {told}", f"is the disk full? {_tail(log)}"
+        )
+    if successes and not fetched.with_name(OPENER_USED_FILE).exists():
+        raise DownloadError(
+            part,
+            "this version of img2dataset does not fetch through urllib's installed opener, so no limit was kept",
+            "install img2dataset 1.47",
+        )
+
+
+def _collect(requests: Path, fetched: Path, out: Path, rows: int) -> Counts:
+    """Move the tars to `out`, write `results.parquet`, and count it."""
+    tars = _tars(fetched)
+    members = [member for tar in tars for member in _image_members(tar)]
+    pq.write_table(pa.Table.from_pylist(members, schema=MEMBERS_SCHEMA), requests.with_name("members.parquet"))
+    pq.write_table(_fetched_table(fetched), requests.with_name("fetched.parquet"))
+    query_to_parquet(
+        "download_results",
+        out / RESULTS_FILE,
+        QueryConfig(),
+        requests=requests,
+        fetched=requests.with_name("fetched.parquet"),
+        members=requests.with_name("members.parquet"),
+    )
+    for tar in tars:
+        tar.rename(out / tar.name)
+    statuses = pq.read_table(out / RESULTS_FILE, columns=["status"])["status"].value_counts().to_pylist()
+    reasons = {row["values"]: row["counts"] for row in statuses}
+    kept = reasons.pop(OK, 0)
+    return Counts(rows_in=rows, rows_kept=kept, dropped=dict(sorted(reasons.items())))
+
+
+def _refuse_outage(part: str, counts: Counts, config: DownloadConfig) -> None:
+    failed = sum(counts.dropped.values())
+    if counts.rows_in < OUTAGE_MIN_ROWS or failed <= config.max_failed_share * counts.rows_in:
+        return
+    reasons = sorted(counts.dropped.items(), key=lambda item: (-item[1], item[0]))
+    listed = ", ".join(f"{reason} {rows}" for reason, rows in reasons)
+    raise DownloadError(
+        part,
+        f"an outage: {failed} of {counts.rows_in} images failed ({listed}), "
+        f"more than download.max_failed_share = {config.max_failed_share:g} allows",
+        REMEDIES.get(reasons[0][0], OTHER_REMEDY),
+    )
+
+
+def _tars(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*.tar"))
+
+
+def _image_members(tar: Path) -> Iterator[dict[str, object]]:
+    with tarfile.open(tar, "r:") as archive:
+        for member in archive:
+            key, _, kind = member.name.rpartition(".")
+            if kind == "jpg":
+                yield {"tar": tar.name, "key": key, "image_offset": member.offset_data, "stored_bytes": member.size}
+
+
+def _fetched_table(folder: Path) -> pa.Table:
+    files = sorted(folder.glob("*.parquet"))
+    tables = [pq.read_table(file, columns=FETCHED_SCHEMA.names).select(FETCHED_SCHEMA.names) for file in files]
+    return pa.concat_tables([FETCHED_SCHEMA.empty_table(), *(table.cast(FETCHED_SCHEMA) for table in tables)])
+
+
+def _tail(log: Path) -> str:
+    text = log.read_text(encoding="utf-8", errors="replace").strip()
+    return f"the end of its log: {text[-LOG_TAIL_CHARS:] or '(empty)'}"

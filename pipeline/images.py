@@ -1,0 +1,111 @@
+"""Judging the downloaded images: too small, too long, seen before, or one that a model will be tested on."""
+
+from __future__ import annotations
+
+import hashlib
+import tarfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from upath import UPath
+
+from pipeline.config import ImageConfig, Settings
+from pipeline.curate import SELECTED_FILE, counts_of
+from pipeline.download import RESULTS_FILE
+from pipeline.errors import InputError
+from pipeline.query import QueryConfig, query_to_parquet
+from pipeline.stage import Counts, Stage
+
+EVALUATION_HASHES_FILE = "evaluation_hashes.parquet"
+IMAGE_VERDICTS_FILE = "image_verdicts.parquet"
+IMAGE_ENDINGS = frozenset({".jpg", ".jpeg", ".png", ".webp"})
+HASHES_SCHEMA = pa.schema({"sha256": pa.string(), "tar": pa.string(), "member": pa.string()})
+
+
+class ImageVerdictsConfig(Settings):
+    """What the verdicts depend on."""
+
+    images: ImageConfig
+    query: QueryConfig
+
+
+def evaluation_tars(sets: Sequence[str]) -> list[UPath]:
+    """The test tars of evaluation sets in the WebDataset layout, `SET/test/*.tar`: the sources of EVALUATION_HASHES.
+
+    Raises InputError if a folder has none.
+    """
+    tars: list[UPath] = []
+    for folder in sets:
+        found = sorted((UPath(folder) / "test").glob("*.tar"), key=lambda tar: tar.name)
+        if not found:
+            raise InputError(f"images.evaluation_sets: {folder} holds no test/*.tar; name folders of evaluation sets")
+        tars.extend(found)
+    return tars
+
+
+def _evaluation_hashes(sources: Sequence[UPath], out: Path, config: Settings) -> Counts:
+    """`sources` is any number of tars, also none; `out` gets one row per image in them."""
+    rows = [row for tar in sources for row in _hashed_images(tar)]
+    pq.write_table(pa.Table.from_pylist(rows, schema=HASHES_SCHEMA), out / EVALUATION_HASHES_FILE)
+    return Counts(rows_in=len(rows), rows_kept=len(rows))
+
+
+def _hashed_images(tar: UPath) -> Iterator[dict[str, str]]:
+    try:
+        with tar.open("rb") as file, tarfile.open(fileobj=file, mode="r|*") as archive:
+            for member in archive:
+                if PurePosixPath(member.name).suffix.lower() not in IMAGE_ENDINGS:
+                    continue
+                data = archive.extractfile(member)
+                if data is not None:  # a file, not a folder or a link
+                    yield {
+                        "sha256": hashlib.sha256(data.read()).hexdigest(),
+                        "tar": tar.name,
+                        "member": member.name,
+                    }
+    except tarfile.TarError as error:
+        raise InputError(f"{tar}: not a whole tar ({error}); fetch the evaluation set again") from error
+
+
+def image_sources(selected: Sequence[UPath], downloads: Sequence[UPath], evaluation_hashes: UPath) -> list[UPath]:
+    """The sources of IMAGE_VERDICTS: the parts, each beside its download, then the folder of EVALUATION_HASHES."""
+    if len(selected) != len(downloads):
+        raise InputError(f"{len(selected)} selected parts, but {len(downloads)} downloads; run the download to its end")
+    return [*selected, *downloads, evaluation_hashes]
+
+
+def _image_verdicts(sources: Sequence[UPath], out: Path, config: ImageVerdictsConfig) -> Counts:
+    """`sources` is what `image_sources` makes; `out` gets one row per selected pair, in the order of pair_id."""
+    *parts, evaluation_hashes = sources
+    if not parts:
+        raise InputError("no image to judge: no pair was selected; look at the funnel, its rules may be too strict")
+    selected, downloads = parts[: len(parts) // 2], parts[len(parts) // 2 :]
+    verdicts = out / IMAGE_VERDICTS_FILE
+    query_to_parquet(
+        "image_verdicts",
+        verdicts,
+        config.query,
+        selected=[part / SELECTED_FILE for part in selected],
+        results=[part / RESULTS_FILE for part in downloads],
+        evaluation_hashes=evaluation_hashes / EVALUATION_HASHES_FILE,
+        min_bytes=config.images.min_bytes,
+        min_side_px=config.images.min_side_px,
+        max_aspect_ratio=config.images.max_aspect_ratio,
+    )
+    judged = counts_of(verdicts)
+    return Counts(
+        rows_in=sum(_rows_of(part / SELECTED_FILE) for part in selected),
+        rows_kept=judged.rows_kept,
+        dropped=judged.dropped,
+    )
+
+
+def _rows_of(file: UPath) -> int:
+    with file.open("rb") as opened:
+        return int(pq.ParquetFile(opened).metadata.num_rows)
+
+
+EVALUATION_HASHES = Stage("evaluation_hashes", _evaluation_hashes)
+IMAGE_VERDICTS = Stage("image_verdicts", _image_verdicts, sql=("image_verdicts",))

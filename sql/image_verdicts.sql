@@ -1,0 +1,104 @@
+-- One row per selected pair, with the first reason that drops it (null = kept) and the value that decided it.
+-- in   $selected           parquet files: pair_id (unique), url, page_url, caption, text_key, source
+--      $results            parquet files of the downloads, as in download_results.sql, one per part, in the order of the parts
+--      $evaluation_hashes  parquet: sha256 of images that must not be trained on
+--      $min_bytes          smallest stored file kept, in bytes
+--      $min_side_px        shortest side of the original kept, in pixels
+--      $max_aspect_ratio   largest long / short side of the original kept
+-- out  pair_id, url, page_url, caption, text_key, source, captions (all of the image's, own first; null if dropped), drop_reason,
+--      decided_by, width_px, height_px, original_width_px, original_height_px, stored_bytes, sha256, part, key; unique on pair_id
+-- Of pairs with the same image bytes the one with the smallest pair_id is kept, and takes the captions of the others.
+with selected as (
+    select pair_id, url, page_url, caption, text_key, source,
+    from read_parquet($selected)
+),
+
+results as (
+    select
+        *,
+        file_index as part,
+        least(original_width_px, original_height_px) as short_side_px,
+        greatest(original_width_px, original_height_px) / least(original_width_px, original_height_px) as aspect_ratio,
+    from read_parquet($results)
+),
+
+evaluation_hashes as (
+    select distinct sha256
+    from read_parquet($evaluation_hashes)
+),
+
+-- Narrow: only what decides. Captions and addresses are joined to the verdicts, not carried through them.
+image_reasons as (
+    select
+        results.pair_id,
+        results.sha256,
+        case
+            when status <> 'ok' then status
+            when stored_bytes < $min_bytes then 'small_file'
+            when short_side_px < $min_side_px then 'small_image'
+            when aspect_ratio > $max_aspect_ratio then 'aspect_ratio'
+            when evaluation_hashes.sha256 is not null then 'evaluation_copy'
+        end as image_reason,
+        case
+            when status <> 'ok' then error
+            when stored_bytes < $min_bytes then stored_bytes::varchar
+            when short_side_px < $min_side_px then short_side_px::varchar
+            when aspect_ratio > $max_aspect_ratio then round(aspect_ratio, 4)::varchar
+            when evaluation_hashes.sha256 is not null then results.sha256
+        end as image_value,
+    from results
+    left join evaluation_hashes on results.sha256 = evaluation_hashes.sha256
+),
+
+images as (
+    select sha256, min(pair_id) as kept_pair_id, count(*) as pairs,
+    from image_reasons
+    where image_reason is null
+    group by sha256
+),
+
+verdicts as (
+    select
+        image_reasons.pair_id,
+        coalesce(
+            image_reason, case when image_reasons.pair_id <> images.kept_pair_id then 'duplicate_image' end
+        ) as drop_reason,
+        case
+            when image_reason is not null then image_value
+            when image_reasons.pair_id <> images.kept_pair_id then images.kept_pair_id
+        end as decided_by,
+    from image_reasons
+    left join images on image_reasons.sha256 = images.sha256
+),
+
+-- Only images that several pairs share: lists do not spill, and these are few.
+shared_captions as (
+    select images.kept_pair_id as pair_id, list_sort(list(distinct selected.caption)) as captions,
+    from images
+    inner join image_reasons on images.sha256 = image_reasons.sha256 and image_reasons.image_reason is null
+    inner join selected on image_reasons.pair_id = selected.pair_id
+    where images.pairs > 1
+    group by images.kept_pair_id
+)
+
+select
+    selected.*,
+    case
+        when verdicts.drop_reason is not null then null
+        else [selected.caption] || coalesce(list_filter(shared_captions.captions, lambda other: other <> selected.caption), [])
+    end as captions,
+    verdicts.drop_reason,
+    verdicts.decided_by,
+    results.width_px,
+    results.height_px,
+    results.original_width_px,
+    results.original_height_px,
+    results.stored_bytes,
+    results.sha256,
+    results.part,
+    results.key,
+from selected
+inner join results on selected.pair_id = results.pair_id
+inner join verdicts on selected.pair_id = verdicts.pair_id
+left join shared_captions on selected.pair_id = shared_captions.pair_id
+order by selected.pair_id

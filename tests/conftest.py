@@ -1,0 +1,100 @@
+"""Fixtures that several test files share: real Prefect, never the developer's own."""
+
+from __future__ import annotations
+
+import os
+
+# Before anything imports Prefect: tests must not find a stack that `make up` runs in this checkout.
+os.environ.update(PREFECT_PLUGINS_ENABLED="false", PREFECT_SERVER_ANALYTICS_ENABLED="false", DO_NOT_TRACK="1")
+os.environ.pop("PREFECT_API_URL", None)
+
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+BIN = Path(sys.executable).parent
+SERVER_START_S = 120
+
+
+@dataclass(frozen=True)
+class PrefectServer:
+    """A real server on a loopback port, with a database of its own."""
+
+    api_url: str
+    env: dict[str, str]
+    """Environment of a process that is to use it: a user's shell in this checkout, plugin on."""
+
+    def run(self, *command: str, timeout_s: float = 60) -> subprocess.CompletedProcess[str]:
+        """Run a program of the environment in the checkout, as a user would, and return what it said."""
+        return subprocess.run(
+            [str(BIN / command[0]), *command[1:]],
+            cwd=CHECKOUT,
+            env=self.env,
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            check=False,
+        )
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def wait_until_open(url: str, process: subprocess.Popen[bytes], log: Path, limit_s: float = SERVER_START_S) -> None:
+    """Poll `url` until it answers 200; fail with the end of the log if `process` ends or time is up."""
+    deadline = time.monotonic() + limit_s
+    while process.poll() is None and time.monotonic() < deadline:
+        with suppress(urllib.error.URLError, ConnectionError, TimeoutError), urllib.request.urlopen(url, timeout=2):
+            return
+        time.sleep(0.2)
+    pytest.fail(f"{url} never answered; the end of {log.name}:\n{log.read_text()[-3000:]}")
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(15)
+    process.kill()
+    process.wait()
+
+
+@pytest.fixture(scope="session")
+def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectServer]:
+    """A Prefect server (SQLite) for the whole session; nothing is deployed, no worker runs."""
+    home = tmp_path_factory.mktemp("prefect-server")
+    port = free_port()
+    api_url = f"http://127.0.0.1:{port}/api"
+    env = {**os.environ, "PREFECT_HOME": str(home), "PREFECT_API_URL": api_url, "COLUMNS": "200"}
+    env.pop("PREFECT_PLUGINS_ENABLED")  # pyproject.toml decides, as for a user
+    log = home / "server.log"
+    with log.open("wb") as file:
+        command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+        process = subprocess.Popen(command, cwd=home, env=env, stdout=file, stderr=subprocess.STDOUT)
+    try:
+        wait_until_open(f"{api_url}/health", process, log)
+        yield PrefectServer(api_url, env)
+    finally:
+        end(process)
+
+
+@pytest.fixture(scope="session")
+def prefect_harness() -> Iterator[None]:
+    """Prefect inside this process, on a temporary database: for tests that call flows."""
+    from prefect.testing.utilities import prefect_test_harness
+
+    with prefect_test_harness(server_startup_timeout=SERVER_START_S):
+        yield

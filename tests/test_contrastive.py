@@ -1,0 +1,73 @@
+"""The loss against a dense and obvious one, and its gradients over several processes against those of one."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F  # noqa: N812
+from ranks import run_ranks
+from torch import Tensor
+
+from model.distributed import Processes
+from model.objectives.contrastive import contrastive_loss, recall_at_1
+
+
+def features(rows: int, seed: int) -> Tensor:
+    return torch.randn(rows, 16, generator=torch.Generator().manual_seed(seed))
+
+
+def dense_loss(image_GD: Tensor, text_GD: Tensor, scale: Tensor) -> Tensor:
+    """Figure 3, row by row."""
+    logits_GG = scale * image_GD @ text_GD.T
+    rows = [-(logits_GG[i, i] - logits_GG[i].logsumexp(0)) for i in range(len(logits_GG))]
+    columns = [-(logits_GG[i, i] - logits_GG[:, i].logsumexp(0)) for i in range(len(logits_GG))]
+    return (torch.stack(rows).mean() + torch.stack(columns).mean()) / 2
+
+
+def loss_and_gradients(processes: Processes, pairs: int) -> tuple[float, list[Tensor]]:
+    """The loss of `pairs` pairs shared among the processes, and the gradients of what made this process's share."""
+    share = pairs // processes.world_size
+    mine = slice(processes.rank * share, (processes.rank + 1) * share)
+    raw = [features(pairs, seed)[mine].requires_grad_() for seed in (1, 2)]
+    log_scale = torch.tensor(math.log(10.0), requires_grad=True)
+    image_BD, text_BD = (F.normalize(part, dim=1) for part in raw)
+    image_GD, text_GD = processes.gather(image_BD, text_BD)
+    loss = contrastive_loss(image_BD, text_BD, image_GD, text_GD, log_scale.exp(), processes.rank * share)
+    loss.backward()
+    gradients = [part.grad for part in (*raw, log_scale)]
+    return processes.mean(loss), [gradient for gradient in gradients if gradient is not None]
+
+
+ALONE = Processes(0, 1, torch.device("cpu"))
+
+
+def test_loss_is_that_of_figure_3() -> None:
+    image_GD, text_GD = (F.normalize(features(12, seed), dim=1) for seed in (3, 4))
+    scale = torch.tensor(7.0)
+    parts = [
+        contrastive_loss(image_GD[i : i + 4], text_GD[i : i + 4], image_GD, text_GD, scale, first=i) for i in (0, 4, 8)
+    ]
+    torch.testing.assert_close(torch.stack(parts).mean(), dense_loss(image_GD, text_GD, scale))
+    assert dense_loss(image_GD, image_GD, torch.tensor(100.0)) < 0.01
+
+
+@pytest.mark.parametrize("world_size", [2, 3])
+def test_gradients_of_several_processes_are_those_of_one(world_size: int) -> None:
+    loss, (image_GD, text_GD, log_scale) = loss_and_gradients(ALONE, 12)
+    results = run_ranks(world_size, loss_and_gradients, 12)
+    assert [result[0] for result in results] == pytest.approx([loss] * world_size, rel=1e-6)
+    # Averaging gradients over processes divides by their number what the sum of local losses gives.
+    for number, expected in ((0, image_GD), (1, text_GD)):
+        found = torch.cat([result[1][number] for result in results]) / world_size
+        torch.testing.assert_close(found, expected, atol=1e-7, rtol=1e-5)
+    found = torch.stack([result[1][2] for result in results]).mean()
+    torch.testing.assert_close(found, log_scale, atol=1e-7, rtol=1e-5)
+
+
+def test_recall_counts_own_targets_and_ties() -> None:
+    target_GD = F.normalize(torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, 1.0], [-1.0, 0.0]]), dim=1)
+    query_BD = torch.tensor([[0.1, 1.0], [0.9, 0.1]])
+    assert recall_at_1(query_BD, target_GD, first=1).item() == 1  # the tie of rows 1 and 2; row 0 beats row 2
+    assert recall_at_1(query_BD, target_GD, first=0).item() == 0

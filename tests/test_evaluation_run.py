@@ -1,0 +1,249 @@
+"""A whole evaluation of a small random model: results, cache, marker, and what a person is told."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from evaluation_inputs import COLOURS, TEMPLATES, picture, write_config, write_run, write_set, write_shards
+from safetensors.torch import load_file
+
+from model.checkpoint import load_run
+from model.data import normalise
+from model.evaluation.__main__ import main
+from model.evaluation.embed import Embedder, check_finite
+from model.evaluation.errors import InputError
+from model.evaluation.images import pixels
+from model.evaluation.measure import prompt_features
+from model.evaluation.results import Summary
+from model.evaluation.sets import read_set
+
+CAPTIONS = [
+    ["a red thing"],
+    ["a green thing", "something green"],
+    ["a blue thing"],
+    ["a yellow thing"],
+    ["A red  thing"],
+]
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """set/colours, shards, run: never written to by a test."""
+    folder = tmp_path_factory.mktemp("inputs")
+    write_set(folder / "set" / "colours")
+    write_shards(folder / "shards", train=CAPTIONS * 2, val=CAPTIONS)
+    write_run(folder / "run")
+    return folder
+
+
+@pytest.fixture
+def out(tmp_path: Path, inputs: Path) -> Path:
+    return write_config(tmp_path / "out", [inputs / "set" / "colours"])
+
+
+Evaluate = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def evaluate(inputs: Path, capsys: pytest.CaptureFixture[str]) -> Evaluate:
+    """Run the command; returns its status, what it printed, and what it complained of."""
+
+    def run(out: Path, run: Path | None = None, shards: Path | None = None, *more: str) -> tuple[int, str, str]:
+        arguments = [str(out), "--run", str(run or inputs / "run"), "--shards", str(shards or inputs / "shards"), *more]
+        status = main(arguments)
+        printed = capsys.readouterr()
+        return status, printed.out, printed.err
+
+    return run
+
+
+def test_everything_is_written(out: Path, evaluate: Evaluate) -> None:
+    status, printed, complained = evaluate(out)
+    assert (status, complained) == (0, "")
+    written = {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()}
+    assert written == {
+        "config.json",
+        "done.json",
+        "features/colours.safetensors",
+        "features/retrieval.safetensors",
+        "report.html",
+        "results/colours.json",
+        "results/retrieval.json",
+        "summary.json",
+    }
+    assert "embedding colours 4/12\nembedding colours 8/12\nembedding colours 12/12\n" in printed
+    summary = Summary.model_validate_json((out / "summary.json").read_text())
+    (found,) = summary.sets
+    assert found == type(found).model_validate_json((out / "results" / "colours.json").read_text())
+    line = next(line for line in printed.splitlines() if line.startswith("colours "))
+    assert f"{100 * found.top1.value:.1f}" in line and line.endswith("25.0")
+    assert json.loads((out / "summary.json").read_text())["rows"][0]["set"] == "colours"
+    # Two of five captions are one to the model: lower-cased, one space for two.
+    assert (summary.retrieval.images, summary.retrieval.texts) == (5, 5)
+
+
+def test_accuracy_is_that_of_the_model_image_by_image(out: Path, evaluate: Evaluate, inputs: Path) -> None:
+    evaluate(out)
+    summary = Summary.model_validate_json((out / "summary.json").read_text())
+    run = load_run(inputs / "run")
+    right = 0
+    with torch.inference_mode():
+        classes = []
+        for name in COLOURS:
+            units = []
+            for template in TEMPLATES:
+                (feature_D,) = run.model.encode_text(run.tokenizer.encode([template.replace("{c}", name)]))
+                units.append(feature_D / feature_D.norm())
+            mean_D = torch.stack(units).mean(dim=0)
+            classes.append(mean_D / mean_D.norm())
+        for sample in read_set(inputs / "set" / "colours").samples:
+            image = torch.from_numpy(pixels(sample.image.read(), 32).copy())[None]
+            (feature_D,) = run.model.encode_image(normalise(image))
+            right += (
+                max(range(4), key=lambda label, feature_D=feature_D: float(feature_D @ classes[label])) == sample.label
+            )
+    assert summary.sets[0].top1.value == pytest.approx(right / 12)
+
+
+def test_done_is_done(out: Path, evaluate: Evaluate) -> None:
+    evaluate(out)
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
+    status, printed, _ = evaluate(out)
+    assert status == 0
+    assert printed.startswith("this very evaluation is done already")
+    assert "colours" in printed
+    assert before == {path: path.stat().st_mtime_ns for path in out.rglob("*")}
+
+
+def test_features_are_reused_for_the_same_pixels_and_weights_only(
+    out: Path, evaluate: Evaluate, inputs: Path, tmp_path: Path
+) -> None:
+    evaluate(out)
+    cache = out / "features" / "colours.safetensors"
+    first = load_file(cache)["features"]
+    # Other prompts: measured anew, but no image is looked at again.
+    words = tmp_path / "words" / "colours"
+    shutil.copytree(inputs / "set" / "colours", words)
+    (words / "zeroshot_classification_templates.txt").write_text("a {c}\n")
+    write_config(out, [words])
+    _, printed, _ = evaluate(out)
+    assert "features of colours are in the cache" in printed and "embedding" not in printed
+    assert json.loads((out / "results" / "colours.json").read_text())["templates"] == ["a {c}"]
+    # Other weights: every image again.
+    _, printed, _ = evaluate(out, write_run(tmp_path / "run", seed=1))
+    assert "in the cache" not in printed and "embedding colours 12/12" in printed
+    assert not torch.equal(first, load_file(cache)["features"])
+    # Other images under the same names.
+    write_set(words, [[("0000.jpg", picture("blue", 99)), ("0000.cls", b"0")]])
+    _, printed, _ = evaluate(out, tmp_path / "run")
+    assert "embedding colours 1/1" in printed and "features of retrieval are in the cache" in printed
+
+
+def test_damaged_cache_is_made_anew(out: Path, evaluate: Evaluate) -> None:
+    evaluate(out)
+    cache = out / "features" / "colours.safetensors"
+    whole = cache.read_bytes()
+    cache.write_bytes(whole[:60])
+    (out / "done.json").unlink()
+    status, printed, _ = evaluate(out)
+    assert status == 0 and "embedding colours 12/12" in printed
+    assert cache.read_bytes() == whole
+
+
+def test_same_inputs_same_bytes_in_another_folder(out: Path, evaluate: Evaluate, tmp_path: Path, inputs: Path) -> None:
+    evaluate(out)
+    shutil.copytree(inputs / "set", tmp_path / "moved")
+    other = write_config(tmp_path / "other", [tmp_path / "moved" / "colours"])
+    evaluate(other)
+    for path in sorted(out.rglob("*")):
+        if path.is_file() and path.name != "config.json":
+            assert path.read_bytes() == (other / path.relative_to(out)).read_bytes(), path.name
+
+
+def test_few_unreadable_images_are_counted_and_shown(evaluate: Evaluate, tmp_path: Path) -> None:
+    members = [
+        member
+        for number in range(100)
+        for member in ((f"{number:03d}.jpg", picture("red", number)), (f"{number:03d}.cls", b"0"))
+    ]
+    members[84] = ("042.jpg", b"this was an image once")
+    out = write_config(tmp_path / "out", [write_set(tmp_path / "colours", [members])], batch=64)
+    assert evaluate(out)[0] == 0
+    result = json.loads((out / "results" / "colours.json").read_text())
+    assert result["images"] == 99
+    assert result["unreadable"] == [{"key": "0.tar/042", "reason": "not an image that can be decoded"}]
+    assert "0.tar/042" in (out / "report.html").read_text()
+
+
+def test_many_unreadable_images_are_an_error(evaluate: Evaluate, tmp_path: Path) -> None:
+    members = [("a.jpg", b"no"), ("a.cls", b"0"), ("b.jpg", picture("red", 1)), ("b.cls", b"0")]
+    out = write_config(tmp_path / "out", [write_set(tmp_path / "colours", [members])])
+    status, _, complained = evaluate(out)
+    assert status == 2
+    assert "colours: 1 of 2 images cannot be read, more than 1%" in complained and "0.tar/a" in complained
+    assert not (out / "done.json").exists()
+
+
+def test_no_validation_split_is_skipped_with_a_reason(evaluate: Evaluate, tmp_path: Path, inputs: Path) -> None:
+    shards = write_shards(tmp_path / "shards", train=CAPTIONS)
+    out = write_config(tmp_path / "out", [inputs / "set" / "colours"])
+    status, printed, _ = evaluate(out, None, shards)
+    assert status == 0
+    assert "retrieval skipped: the data set 'colours' has no validation split" in printed
+    result = json.loads((out / "results" / "retrieval.json").read_text())
+    assert result["status"] == "skipped" and "val_share" in result["reason"]
+
+
+def test_result_of_a_set_that_is_no_longer_named_is_removed(out: Path, evaluate: Evaluate) -> None:
+    evaluate(out)
+    write_config(out, [], retrieval_samples=2)
+    assert evaluate(out)[0] == 0
+    assert [path.name for path in (out / "results").iterdir()] == ["retrieval.json"]
+    assert json.loads((out / "results" / "retrieval.json").read_text())["images"] == 2
+
+
+def test_configuration_can_be_given(evaluate: Evaluate, tmp_path: Path, inputs: Path) -> None:
+    given = write_config(tmp_path / "given", [inputs / "set" / "colours"]) / "config.json"
+    assert evaluate(tmp_path / "out", None, None, "--config", str(given))[0] == 0
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["batch"] == 4
+
+
+def test_what_a_person_is_told(evaluate: Evaluate, tmp_path: Path, inputs: Path) -> None:
+    out = tmp_path / "out"
+    assert evaluate(out)[::2] == (
+        2,
+        f"error: {out}/config.json: no such file; write the EvaluateConfig there as JSON\n",
+    )
+    write_config(out, [], batch=0)
+    assert "config.json: batch: Input should be greater than or equal to 1" in evaluate(out)[2]
+    write_config(out, [inputs / "nowhere"])
+    assert f"{inputs}/nowhere: no such folder" in evaluate(out)[2]
+    write_config(out, [])
+    assert "not a finished run" in evaluate(out, tmp_path)[2]
+    assert "manifest.json: no such file" in evaluate(out, None, tmp_path)[2]
+    damaged = shutil.copytree(inputs / "run", tmp_path / "damaged")
+    with (damaged / "model.safetensors").open("ab") as file:
+        file.write(b"x")
+    assert "but done.json says" in evaluate(out, damaged)[2]
+
+
+def test_a_diverged_model_is_not_measured() -> None:
+    with pytest.raises(InputError, match="colours: the model gives 1 features that are not finite"):
+        check_finite("colours", torch.tensor([[1.0, 2.0], [float("nan"), 0.0]]))
+
+
+def test_prompts_together_are_prompts_one_by_one(inputs: Path) -> None:
+    run = load_run(inputs / "run")
+    embedder = Embedder(run.model, run.tokenizer, "", 32, torch.device("cpu"), 4)
+    found = read_set(inputs / "set" / "colours")
+    together_CTD = prompt_features(embedder, found)
+    with torch.inference_mode():
+        for label in range(4):
+            for place, prompt in enumerate(found.prompts(label)):
+                alone_D = run.model.encode_text(run.tokenizer.encode([prompt]))[0]
+                assert torch.allclose(together_CTD[label, place], alone_D, atol=1e-5)
