@@ -52,7 +52,8 @@ install-uv:
 
 install-pip: python-new-enough
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements.lock
+	@# The lock is complete; --no-deps because img2dataset asks for a package that must not be there (pyproject.toml, [tool.uv]).
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes --requirement requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 
 python-new-enough:

@@ -7,7 +7,7 @@ import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 from prefect.artifacts import (
@@ -99,7 +99,9 @@ def _chart(title: str, axis: str, steps: Iterable[int], values: Iterable[float])
 def publish_results(name: str, rows: Sequence[Mapping[str, Any]], report: Path) -> None:
     """Show the results of an evaluation, and where its report lies."""
     if rows:
-        create_table_artifact([dict(row) for row in rows], key=key_of("results", name), description=f"Results of `{name}`")
+        create_table_artifact(
+            [dict(row) for row in rows], key=key_of("results", name), description=f"Results of `{name}`"
+        )
     create_markdown_artifact(f"The report of `{name}`: `{report}`", key=key_of("report", name))
 
 
@@ -107,7 +109,7 @@ class Progress:
     """A progress artifact that is updated no more often than a person can read."""
 
     def __init__(self, key: str, description: str) -> None:
-        self._id: UUID = create_progress_artifact(0.0, key=key, description=description)
+        self._id = cast(UUID, create_progress_artifact(0.0, key=key, description=description))
         self._shown_at = time.monotonic()
 
     def update(self, share: float, description: str) -> None:

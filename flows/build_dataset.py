@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
 from prefect import flow, get_run_logger
-from prefect.task_runners import ThreadPoolTaskRunner
+from prefect.futures import PrefectFuture
+from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 from pydantic import BaseModel
 from upath import UPath
 
@@ -42,14 +43,15 @@ class Funnel:
         dropped = ", ".join(f"{reason} {rows:,}" for reason, rows in by_size(counts.dropped))
         before = " (done before)" if all(result.was_done for result in results) else ""
         get_run_logger().info(
-            f"{stage}: {counts.rows_kept:,} of {counts.rows_in:,} kept{before}" + (f"; dropped: {dropped}" if dropped else "")
+            f"{stage}: {counts.rows_kept:,} of {counts.rows_in:,} kept{before}"
+            + (f"; dropped: {dropped}" if dropped else "")
         )
 
 
 @flow(
     name="build-dataset",
     flow_run_name="build-{config.name}",
-    task_runner=ThreadPoolTaskRunner(max_workers=PARTS_AT_ONCE),
+    task_runner=cast(TaskRunner[PrefectFuture[Any]], ThreadPoolTaskRunner(max_workers=PARTS_AT_ONCE)),
     persist_result=False,
 )
 def build_dataset(config: BuildDatasetConfig = tiny().dataset, workspace: str = "") -> str:
@@ -60,7 +62,7 @@ def build_dataset(config: BuildDatasetConfig = tiny().dataset, workspace: str = 
     space = Workspace.at(workspace)
     data = space.dataset(config.name)
     funnel = Funnel()
-    with only_writer(data.root), sources_served(config, space) as config:  # noqa: PLW2901
+    with only_writer(data.root), sources_served(config, space) as config:
         rows = find_rows(config, space, data)
         funnel.add("sources", rows)
         pairs = describe_pairs(rows, data)
@@ -166,6 +168,7 @@ def judge_images(
     data: DatasetFolders,
 ) -> StageResult:
     """One verdict per selected pair, now that its image is known."""
+    from pipeline.config import Settings
     from pipeline.images import (
         EVALUATION_HASHES,
         IMAGE_VERDICTS,
@@ -173,18 +176,23 @@ def judge_images(
         evaluation_tars,
         image_sources,
     )
-    from pipeline.config import Settings
 
     sets = [str(space.evaluation_set(name)) for name in config.images.evaluation_sets]
     tars = evaluation_tars(sets)
-    hashes = run_whole("evaluation hashes", partial(EVALUATION_HASHES.run, tars, data.whole("evaluation_hashes"), Settings()))
+    hashes = run_whole(
+        "evaluation hashes", partial(EVALUATION_HASHES.run, tars, data.whole("evaluation_hashes"), Settings())
+    )
     sources = image_sources(_folders(parts), _folders(downloads), hashes.out)
     rules = ImageVerdictsConfig(images=config.images, query=config.query)
     return run_whole("images", partial(IMAGE_VERDICTS.run, sources, data.whole("image_verdicts"), rules))
 
 
 def pack_shards(
-    config: BuildDatasetConfig, images: StageResult, downloads: Sequence[StageResult], funnel: Funnel, data: DatasetFolders
+    config: BuildDatasetConfig,
+    images: StageResult,
+    downloads: Sequence[StageResult],
+    funnel: Funnel,
+    data: DatasetFolders,
 ) -> StageResult:
     """The kept images as WebDataset shards."""
     from pipeline.shards import SHARDS, FunnelStage, ShardsConfig

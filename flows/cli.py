@@ -12,14 +12,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from flows.console import quiet_environment, quiet_engine
+from flows.console import quiet_engine, quiet_environment
 
 quiet_environment()
 
 import tyro  # noqa: E402 -- Prefect reads its settings at import, and tyro's configurations import it
 from pydantic import BaseModel, ValidationError  # noqa: E402
 
-from flows.launcher import ProcessFailed  # noqa: E402
+from flows.launcher import ProcessError  # noqa: E402
 from flows.recipes import RECIPES, Recipe, recipe  # noqa: E402
 from pipeline.errors import InputError  # noqa: E402
 
@@ -66,12 +66,14 @@ def run(arguments: Sequence[str]) -> int:
         return _failed(str(error), USER_ERROR_STATUS)
     except ValidationError as error:
         return _failed(explain_validation(error), USER_ERROR_STATUS)
-    except (ProcessFailed, RuntimeError) as error:
+    except (ProcessError, RuntimeError) as error:
         return _failed(str(error), FAILURE_STATUS)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS):
             raise
-        return _failed(f"{error}; free space or choose another --workspace, then run the same command again", FAILURE_STATUS)
+        return _failed(
+            f"{error}; free space or choose another --workspace, then run the same command again", FAILURE_STATUS
+        )
     except KeyboardInterrupt:
         return _failed(f"stopped; go on with the same command: wit {' '.join(arguments)}", INTERRUPTED_STATUS)
     return 0
@@ -122,7 +124,9 @@ def _configured(default: ConfigT, options: list[str], command: str) -> tuple[Con
     return config, ours.workspace
 
 
-def _run_flow(command: str, pick: Callable[[Recipe], Any], flow_of: Callable[[], Callable[[Any, str], str]]) -> Callable[[list[str]], None]:
+def _run_flow(
+    command: str, pick: Callable[[Recipe], Any], flow_of: Callable[[], Callable[[Any, str], str]]
+) -> Callable[[list[str]], None]:
     def run_command(arguments: list[str]) -> None:
         chosen, options = _recipe_and_options(arguments, command)
         config, workspace = _configured(pick(chosen), options, command)

@@ -13,6 +13,7 @@ ENGINE_LINES = (
     "Finished in state",
     "Starting temporary server",
     "Stopping temporary server",
+    "Crash detected",
 )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from flows.recipes import Recipe, tiny
-from flows.tiny_web import serving
 from flows.workspace import Workspace
 
 STORY = """
@@ -60,7 +58,9 @@ def _recipe(options: DemoOptions) -> Recipe:
     train = recipe.pretrain.train.model_copy(update={"epochs": options.epochs})
     changed = {"dataset": dataset, "pretrain": recipe.pretrain.model_copy(update={"train": train})}
     # Built anew, not copied: the options are checked like everything else.
-    return Recipe.model_validate({**recipe.model_dump(), **{name: value.model_dump() for name, value in changed.items()}})
+    return Recipe.model_validate(
+        {**recipe.model_dump(), **{name: value.model_dump() for name, value in changed.items()}}
+    )
 
 
 @contextmanager
@@ -68,15 +68,15 @@ def _watchable(port: int) -> Iterator[None]:
     """Prefect's server and UI for the length of the block, unless one is configured or runs already."""
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
-    from flows.stack import is_free, running_server
+    from flows.stack import port_problem, running_server
 
     if port == 0:
         yield
     elif PREFECT_API_URL.value():
         print(f"Watch it in Prefect's UI: {PREFECT_API_URL.value().removesuffix('/api')}\n", flush=True)
         yield
-    elif not is_free(port):
-        print(f"(Port {port} is in use: no UI this time. wit demo --ui-port {port + 1} gives one.)\n", flush=True)
+    elif problem := port_problem(port):
+        print(f"(Port {port}: {problem}; no UI this time. wit demo --ui-port {port + 1} gives one.)\n", flush=True)
         yield
     else:
         with running_server(port) as api_url, temporary_settings({PREFECT_API_URL: api_url}):

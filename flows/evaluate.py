@@ -10,7 +10,7 @@ from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
 from flows.artifacts import publish_results
-from flows.launcher import LocalPython, ProcessFailed
+from flows.launcher import LocalPython, ProcessError
 from flows.recipes import tiny
 from flows.workspace import Workspace, only_writer
 from model.config import EvaluateConfig, PretrainConfig
@@ -43,7 +43,7 @@ def measure(out: Path, run: Path, shards: str) -> None:
     arguments = [str(out), "--run", str(run), "--shards", shards]
     try:
         LocalPython().run("model.evaluation", arguments, 1, out / "evaluation.log", logger.info)
-    except ProcessFailed as error:
+    except ProcessError as error:
         if error.user_error:
             raise InputError(error.user_error) from error
         raise

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -20,7 +21,7 @@ USER_ERROR_STATUS = 2
 PR_SET_PDEATHSIG = 1
 
 
-class ProcessFailed(RuntimeError):
+class ProcessError(RuntimeError):
     """A process of the learning side ended with a status that is not 0; the message holds its last lines."""
 
     def __init__(self, module: str, status: int, tail: Sequence[str]) -> None:
@@ -37,8 +38,10 @@ class ProcessFailed(RuntimeError):
 class Launcher(Protocol):
     """Runs `python -m module arguments` on so many processes that find each other."""
 
-    def run(self, module: str, arguments: Sequence[str], processes: int, log: Path, on_line: Callable[[str], None]) -> None:
-        """Return when all processes have ended well; raise ProcessFailed otherwise."""
+    def run(
+        self, module: str, arguments: Sequence[str], processes: int, log: Path, on_line: Callable[[str], None]
+    ) -> None:
+        """Return when all processes have ended well; raise ProcessError otherwise."""
         ...
 
 
@@ -48,7 +51,9 @@ class LocalTorchrun:
     Call it from the main thread: the kernel's parent-death signal fires when the *thread* that forked ends.
     """
 
-    def run(self, module: str, arguments: Sequence[str], processes: int, log: Path, on_line: Callable[[str], None]) -> None:
+    def run(
+        self, module: str, arguments: Sequence[str], processes: int, log: Path, on_line: Callable[[str], None]
+    ) -> None:
         torchrun = [
             "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}",
             f"--shutdown-timeout={SHUTDOWN_TIMEOUT_S}", "-m", module,
@@ -61,7 +66,9 @@ class LocalTorchrun:
 class LocalPython:
     """One plain Python process on this machine."""
 
-    def run(self, module: str, arguments: Sequence[str], processes: int, log: Path, on_line: Callable[[str], None]) -> None:
+    def run(
+        self, module: str, arguments: Sequence[str], processes: int, log: Path, on_line: Callable[[str], None]
+    ) -> None:
         if processes != 1:
             raise ValueError(f"one process only, not {processes}")
         run_process(module, [sys.executable, "-m", module, *arguments], {}, log, on_line)
@@ -81,7 +88,7 @@ def run_process(
         stdin=subprocess.DEVNULL,
         text=True,
         errors="replace",
-        preexec_fn=_die_with_parent,
+        preexec_fn=partial(die_with_parent, os.getpid()),
     )
     assert process.stdout is not None
     try:
@@ -95,13 +102,18 @@ def run_process(
     finally:
         _stop(process)
     if status != 0:
-        raise ProcessFailed(module, status, tail)
+        raise ProcessError(module, status, tail)
 
 
-def _die_with_parent() -> None:
-    """Ask the kernel (Linux) for SIGTERM when the parent dies, so that even `kill -9` of it leaves no orphan."""
+def die_with_parent(parent_pid: int) -> None:
+    """Ask the kernel (Linux) for SIGTERM when the parent dies, so that even `kill -9` of it leaves no orphan.
+
+    To be called in the child between fork and exec.
+    """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != parent_pid:  # it died before the kernel was asked
+            os._exit(1)
 
 
 def _stop(process: subprocess.Popen[str]) -> None:

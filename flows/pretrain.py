@@ -14,7 +14,7 @@ from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
 from flows.artifacts import Progress, key_of, publish_curves
-from flows.launcher import Launcher, LocalTorchrun, ProcessFailed
+from flows.launcher import Launcher, LocalTorchrun, ProcessError
 from flows.recipes import tiny
 from flows.workspace import Workspace, only_writer
 from model.config import PretrainConfig
@@ -34,7 +34,9 @@ def pretrain(config: PretrainConfig = tiny().pretrain, workspace: str = "") -> s
     space = Workspace.at(workspace)
     shards = space.shards(config.dataset)
     if not (shards / "manifest.json").exists():
-        raise InputError(f"{shards}: no manifest.json, so no finished data set; build it first: wit build-dataset {config.dataset}")
+        raise InputError(
+            f"{shards}: no manifest.json, so no finished data set; build it first: wit build-dataset {config.dataset}"
+        )
     run = space.run(config.name)
     with only_writer(run):
         freeze_config(run, config)
@@ -92,7 +94,7 @@ def train(run: Path, shards: str, processes: int, launcher: Launcher) -> None:
 
     try:
         launcher.run("model.train", [str(run), "--shards", shards], processes, run / "train.log", on_line)
-    except ProcessFailed as error:
+    except ProcessError as error:
         if error.user_error:
             raise InputError(error.user_error) from error
         raise

@@ -36,10 +36,19 @@ def tiny() -> Recipe:
         name="tiny",
         dataset=BuildDatasetConfig(
             name="tiny",
-            source=SourceConfig(kind="tiny_web", site_crawl=CrawlConfig(delay_s=0.0, concurrent_requests_per_site=8, allow_private_addresses=True)),
+            source=SourceConfig(
+                kind="tiny_web",
+                site_crawl=CrawlConfig(delay_s=0.0, concurrent_requests_per_site=8, allow_private_addresses=True),
+            ),
             download=DownloadConfig(
-                rows_per_part=2_000, timeout_s=3.0, image_deadline_s=5.0, part_deadline_s=120.0, max_image_bytes=2_000_000, short_side_px=64,
-                jpeg_quality=90, allow_private_addresses=True,
+                rows_per_part=2_000,
+                timeout_s=3.0,
+                image_deadline_s=5.0,
+                part_deadline_s=120.0,
+                max_image_bytes=2_000_000,
+                short_side_px=64,
+                jpeg_quality=90,
+                allow_private_addresses=True,
             ),
             images=ImageConfig(evaluation_sets=("tiny-web-unseen", "tiny-web-seen")),
             shards=ShardConfig(samples_per_shard=1_000, val_share=0.05),
@@ -52,10 +61,17 @@ def tiny() -> Recipe:
                 vision=ResNetConfig(image_px=64, width=24, blocks=(1, 1, 1, 1), heads=12),
                 text=TextConfig(context_length=32, vocab_size=1_024, width=128, layers=2, heads=4),
             ),
-            train=TrainConfig(epochs=12, global_batch=128, learning_rate=1e-3, warmup_steps=50, processes=2, checkpoint_every_steps=100),
+            train=TrainConfig(
+                epochs=12,
+                global_batch=128,
+                learning_rate=1e-3,
+                warmup_steps=50,
+                processes=2,
+                checkpoint_every_steps=100,
+            ),
         ),
         evaluate=EvaluateConfig(name="tiny", run="tiny", evaluation_sets=("tiny-web-unseen", "tiny-web-seen")),
-    )  # fmt: skip
+    )
 
 
 def cc12m() -> Recipe:

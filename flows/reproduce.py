@@ -11,7 +11,7 @@ from flows.recipes import Recipe, tiny
 
 
 @flow(name="reproduce", flow_run_name="reproduce-{config.name}", persist_result=False)
-def reproduce(config: Recipe = tiny(), workspace: str = "") -> str:  # noqa: B008 -- frozen
+def reproduce(config: Recipe = tiny(), workspace: str = "") -> str:
     """Build the data set, train on it, evaluate; each part that is done is not done again. Returns the evaluation's folder."""
     build_dataset(config.dataset, workspace)
     pretrain(config.pretrain, workspace)

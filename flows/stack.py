@@ -105,16 +105,33 @@ def _environment(home: Path, api_url: str) -> dict[str, str]:
     return {**defaults, **os.environ, **ours}
 
 
-def _require_free(port: int) -> None:
+@contextmanager
+def running_server(port: int) -> Iterator[str]:
+    """Prefect's server alone, on the database of `up`, for the length of the block; gives the URL of its API."""
+    home, api_url = stack_home(), f"http://{HOST}:{port}/api"
+    home.mkdir(parents=True, exist_ok=True)
+    with _server(port, home, _environment(home, api_url)) as server:
+        _wait_until_healthy(api_url, server, home / "server.log")
+        yield api_url
+
+
+def port_problem(port: int) -> str | None:
+    """Why no server can listen on a port of the loopback address; None if one can."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((HOST, port))
         except OSError as error:
-            _fail(
-                f"Port {port} on {HOST}: {error.strerror}. If a stack runs already, use it or stop it; "
-                f"for a second one choose another port: make up PORT={port + 1}"
-            )
+            return error.strerror
+    return None
+
+
+def _require_free(port: int) -> None:
+    if problem := port_problem(port):
+        _fail(
+            f"Port {port} on {HOST}: {problem}. If a stack runs already, use it or stop it; "
+            f"for a second one choose another port: make up PORT={port + 1}"
+        )
 
 
 @contextmanager

@@ -7,8 +7,9 @@ from typing import Any
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State
 from prefect.futures import PrefectFuture, wait
-from prefect.states import Completed, State
+from prefect.states import Completed
 
 from pipeline.errors import InputError
 from pipeline.stage import StageResult
@@ -34,7 +35,9 @@ def stage_task(label: str, run: Callable[[], StageResult]) -> Any:
     """Run one stage, or one part of it; the run's state is named `AlreadyDone` when there was nothing to do."""
     result = run()
     if result.was_done:
-        return Completed(name=ALREADY_DONE, message=f"{label}: done before, {result.counts.rows_kept:,} kept", data=result)
+        return Completed(
+            name=ALREADY_DONE, message=f"{label}: done before, {result.counts.rows_kept:,} kept", data=result
+        )
     return result
 
 

@@ -25,9 +25,19 @@ def serving(config: TinyWebConfig) -> Iterator[tuple[str, ...]]:
     with tempfile.TemporaryDirectory(prefix="wit-tiny-web-") as folder:
         file, log = Path(folder, "config.json"), Path(folder, "log.txt")
         file.write_text(config.model_dump_json(), encoding="utf-8")
-        command = [sys.executable, "-m", "pipeline.tiny_web.server", "--config", str(file), "--end-with-parent", str(os.getpid())]
+        command = [
+            sys.executable,
+            "-m",
+            "pipeline.tiny_web.server",
+            "--config",
+            str(file),
+            "--end-with-parent",
+            str(os.getpid()),
+        ]
         with log.open("wb") as errors:
-            process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, stdin=subprocess.DEVNULL, text=True)
+            process = subprocess.Popen(
+                command, stdout=subprocess.PIPE, stderr=errors, stdin=subprocess.DEVNULL, text=True
+            )
         try:
             yield _wait_for_seeds(process, log)
         finally:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import subprocess
@@ -10,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 
 import psutil
 
@@ -17,12 +17,11 @@ from flows.plugin import CHECKOUT
 
 POOL = "local"
 PREFECT = (sys.executable, "-m", "prefect")
-# A flow gives its training 25 s to save (flows/launcher.py) and then reports. One that still lives is asked again: Python
+# A flow gives its training 25 s to save (flows/launcher.py) and reports. One that still lives is asked again: Python
 # can miss a signal that comes while it hands its lock to another thread on the way into a blocking call.
 RUN_GRACE_S = (32, 8)
 PROCESS_GRACE_S = 15
 POLL_S = 0.2
-PR_SET_PDEATHSIG = 1
 
 
 def worker(name: str = "worker", queues: tuple[str, ...] = (), health_port: int = 0) -> None:
@@ -81,14 +80,8 @@ def start_process(command: list[str], environment: dict[str, str], log: int | No
         stdout=log,
         stderr=None if log is None else subprocess.STDOUT,
         process_group=0,  # the terminal's Ctrl-C reaches only this process, which ends the others in order
-        preexec_fn=_die_with_parent,
+        preexec_fn=partial(die_with_parent, os.getpid()),
     )
-
-
-def _die_with_parent() -> None:
-    """Ask the kernel (Linux) for SIGTERM when the parent dies: even `kill -9` of the stack leaves none of it."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _stop_runs(worker_process: subprocess.Popen[bytes]) -> None:

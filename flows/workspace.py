@@ -87,8 +87,8 @@ class Workspace:
     def _local(self, kind: str) -> Path:
         if not is_local(self.root):
             raise InputError(
-                f"workspace {self.root}: runs and evaluations need a local folder; give a local --workspace, and name the data set by "
-                f"its path ({self.root}/datasets/NAME/shards)"
+                f"workspace {self.root}: runs and evaluations need a local folder; give a local --workspace, "
+                f"and name the data set by its path ({self.root}/datasets/NAME/shards)"
             )
         return Path(self.root.path) / kind
 

@@ -72,6 +72,15 @@ class Deadline:
             raise TimeoutError
         return min(left_s, self.read_timeout_s)
 
+    def limit(self, connected: socket.socket) -> None:
+        """Let the next read or write of a socket wait no longer than `wait_s`.
+
+        Setting a time limit lets go of the interpreter's lock, which many threads then fight for: only if it changes.
+        """
+        wait_s = self.wait_s()
+        if connected.gettimeout() != wait_s:
+            connected.settimeout(wait_s)
+
 
 class DeadlineReader(io.RawIOBase):
     """Reads a socket, each read within what is left of the deadline."""
@@ -85,7 +94,7 @@ class DeadlineReader(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int | None:
-        self._socket.settimeout(self._deadline.wait_s())
+        self._deadline.limit(self._socket)
         return self._raw.readinto(buffer)
 
     def close(self) -> None:
@@ -101,7 +110,7 @@ class DeadlineSocket:
         self._deadline = deadline
 
     def sendall(self, data: Any) -> None:
-        self._socket.settimeout(self._deadline.wait_s())
+        self._deadline.limit(self._socket)
         self._socket.sendall(data)
 
     def makefile(self, mode: str) -> io.BufferedReader:
@@ -261,7 +270,7 @@ class BoundedOpener(urllib.request.OpenerDirector):
         if url.scheme == "http":
             return connected
         try:
-            connected.settimeout(deadline.wait_s())
+            deadline.limit(connected)
             return self._tls.wrap_socket(connected, server_hostname=host)
         except BaseException:
             connected.close()
@@ -276,7 +285,7 @@ def _connect(address: Address, deadline: Deadline) -> socket.socket:
     family, at = address
     connected = socket.socket(family, socket.SOCK_STREAM)
     try:
-        connected.settimeout(deadline.wait_s())
+        deadline.limit(connected)
         connected.connect(at)
     except BaseException:
         connected.close()

@@ -29,8 +29,10 @@ class VerdictsConfig(BaseModel):
 def _pair_verdicts(sources: Sequence[UPath], out: Path, config: VerdictsConfig) -> Counts:
     rules = config.curate
     if not sources:
-        raise InputError("no pairs to judge: the sources of the configuration gave no part; set source.site_crawl.seeds "
-                         "or source.url_list.paths")
+        raise InputError(
+            "no pairs to judge: the sources of the configuration gave no part; set source.site_crawl.seeds "
+            "or source.url_list.paths"
+        )
     verdicts = out / VERDICTS_FILE
     query_to_parquet(
         "pair_verdicts",

@@ -25,7 +25,7 @@ def is_cut_off(body: bytes) -> bool:
         if prefix != 0xFF:
             return False
         if marker == START_OF_SCAN:
-            return body.find(END, position) < 0
+            return body.rfind(END, position) < 0  # from the end: a whole image has it there
         if marker == FILL:
             position += 1
         elif marker in STAND_ALONE:

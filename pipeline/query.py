@@ -34,9 +34,14 @@ class QueryConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     memory_limit_mb: int = Field(
-        2_000, ge=100, description="Memory that DuckDB may use before it spills to disk, in MB", json_schema_extra=SPEED_ONLY
+        2_000,
+        ge=100,
+        description="Memory that DuckDB may use before it spills to disk, in MB",
+        json_schema_extra=SPEED_ONLY,
     )
-    threads: int = Field(0, ge=0, description="Threads of one statement; 0 = one per core", json_schema_extra=SPEED_ONLY)
+    threads: int = Field(
+        0, ge=0, description="Threads of one statement; 0 = one per core", json_schema_extra=SPEED_ONLY
+    )
 
 
 @functools.cache
@@ -53,7 +58,9 @@ def sql_digest(name: str) -> str:
 
 def query_to_parquet(name: str, out: Path, config: QueryConfig, **params: object) -> int:
     """Write the rows of `sql/<name>.sql` to the Parquet file `out`; return how many."""
-    statement = f"copy (\n{read_sql(name)}\n) to $out (format parquet, compression zstd, row_group_size {ROW_GROUP_ROWS})"
+    statement = (
+        f"copy (\n{read_sql(name)}\n) to $out (format parquet, compression zstd, row_group_size {ROW_GROUP_ROWS})"
+    )
     with _connection(config, params.values()) as connection:
         (rows,) = connection.execute(statement, {**_as_values(params), "out": str(out)}).fetchone()
     return int(rows)
@@ -80,7 +87,9 @@ def _connection(config: QueryConfig, values: Sequence[object] | Any) -> Iterator
             yield connection
         except (duckdb.IOException, duckdb.InvalidInputException) as error:
             told = str(error).split("\n", 1)[0]
-            raise InputError(f"{told}; check that the file is readable Parquet and that the disk is not full") from error
+            raise InputError(
+                f"{told}; check that the file is readable Parquet and that the disk is not full"
+            ) from error
         except duckdb.OutOfMemoryException as error:
             raise InputError(f"{error}; raise query.memory_limit_mb (now {config.memory_limit_mb})") from error
 

@@ -15,7 +15,9 @@ from pipeline.urls import normalise_url
 MOST_PAIRS = 50
 
 
-def explain(wanted: str, *, pairs: Sequence[UPath], verdicts: UPath, image_verdicts: UPath, shards: UPath) -> Iterator[str]:
+def explain(
+    wanted: str, *, pairs: Sequence[UPath], verdicts: UPath, image_verdicts: UPath, shards: UPath
+) -> Iterator[str]:
     """Lines that tell the way of every pair that `wanted`, a URL, page URL or pair_id, stands for.
 
     `pairs` are the parts of that stage; the other three are stage folders, of which the last two may not exist yet.
@@ -31,7 +33,9 @@ def explain(wanted: str, *, pairs: Sequence[UPath], verdicts: UPath, image_verdi
         wanted_norm=normalise_url(wanted),
     )
     if not found:
-        raise InputError(f"{wanted}: no pair has this URL, page or pair_id; nothing that was crawled or listed mentions it")
+        raise InputError(
+            f"{wanted}: no pair has this URL, page or pair_id; nothing that was crawled or listed mentions it"
+        )
     for pair in found[:MOST_PAIRS]:
         yield from _one_pair(pair, image_verdicts, shards)
     if len(found) > MOST_PAIRS:

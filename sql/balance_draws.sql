@@ -4,8 +4,9 @@
 --      $seed      seed of the draws
 --      $bucket, $buckets   only pairs whose hash falls into this bucket, 0 <= $bucket < $buckets
 -- out  pair_id, query_id, enters_at; unique on (pair_id, query_id), in this order
--- A draw u in [0, 1), the first 53 bits of md5(seed:pair_id:query), keeps the pair if u < min(1, t / pairs), that is if
--- u * pairs < t. So enters_at = u * pairs holds for every t at once, and a larger t only adds pairs.
+-- A draw u in [0, 1), the upper 53 bits of the first 8 bytes (little-endian) of md5(seed:pair_id:query), keeps the pair if
+-- u < min(1, t / pairs), that is if u * pairs < t. So enters_at = u * pairs holds for every t at once, and a larger t only
+-- adds pairs.
 select
     matches.pair_id,
     matches.query_id,

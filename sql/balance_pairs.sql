@@ -3,10 +3,10 @@
 --      $counts    parquet: query_id (unique), query, pairs
 --      $t         pairs per query
 --      $bucket, $buckets   only pairs whose hash falls into this bucket, 0 <= $bucket < $buckets
--- out  pair_id, kept, keep_probability, enters_at, query (the one that lets the pair in first as t grows), query_pairs (its
---      count), queries (how many the pair matched); unique on pair_id, in this order
+-- out  pair_id, kept, keep_probability, enters_at, query (the one that lets the pair in first as t grows; of two, the smaller
+--      query_id), query_pairs (its count), queries (how many the pair matched); unique on pair_id, in this order
 -- keep_probability = 1 - prod(1 - min(1, t / pairs)) over the pair's queries. The product is taken as a sum of decimals, which
--- unlike a sum of floats is the same in any order. Two entries of a pair tie with probability 2^-53.
+-- unlike a sum of floats is the same in any order.
 with chances as (
     select
         entries.pair_id,
@@ -22,7 +22,7 @@ pairs as (
     select
         pair_id,
         min(enters_at) as enters_at,
-        arg_min(query_id, enters_at) as query_id,
+        arg_min(query_id, (enters_at, query_id)) as query_id,
         case
             when count(log_miss) < count(*) then 1
             else 1 - exp(sum(log_miss::decimal(18, 15))::double)

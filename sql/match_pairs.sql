@@ -1,6 +1,7 @@
 -- Which queries occur in the text of each pair, as runs of whole words.
 -- in   $pairs      parquet files: pair_id, caption (in mode fixed: already in its normal form, single blanks between words)
 --      $prefixes   parquet of match_prefixes.sql
+--      $max_bytes  longer captions are not matched, in bytes of UTF-8
 --      $exact      true = mode metaclip-exact: blanks round , . ; : ? ! ` and blanks for tab, line feed and carriage return
 -- out  pair_id, query_id; unique, in this order
 -- A blank-padded query is a substring of the blank-padded text exactly if its words (split at each blank, so possibly empty)
@@ -13,7 +14,7 @@ with spaced as (
             caption, ',', ' , '), '.', ' . '), ';', ' ; '), ':', ' : '), '?', ' ? '), '!', ' ! '), '`', ' ` ')
         as caption,
     from read_parquet($pairs)
-    where $exact and caption is not null and pair_id is not null
+    where $exact and strlen(caption) <= $max_bytes and pair_id is not null
 ),
 
 texts as (
@@ -26,7 +27,7 @@ texts as (
 ),
 
 split_texts as (
-    select pair_id, text, string_split(text, ' ') as words,
+    select pair_id, ' ' || text || ' ' as padded, string_split(text, ' ') as words,
     from texts
 ),
 
@@ -34,7 +35,7 @@ split_texts as (
 starts as (
     select
         pair_id,
-        text,
+        padded,
         unnest(words) as word_1,
         unnest(words[2:]) as word_2,
         unnest(words[3:]) as word_3,
@@ -53,7 +54,7 @@ prefixes_4 as (select word_1, word_2, word_3, word_4, query_id, longer from read
 found as (
     select
         starts.pair_id,
-        starts.text,
+        starts.padded,
         [prefixes_1.query_id, prefixes_2.query_id, prefixes_3.query_id, prefixes_4.query_id] as query_ids,
         prefixes_4.longer,
     from starts
@@ -79,7 +80,7 @@ occurrences as (
     select
         pair_id,
         unnest(
-            list_concat(query_ids, [each.query_id for each in longer if contains(' ' || text || ' ', each.padded)])
+            list_concat(query_ids, [each.query_id for each in longer if contains(padded, each.padded)])
         ) as query_id,
     from found
 )

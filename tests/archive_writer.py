@@ -7,13 +7,16 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from lxml import etree, html as lxml_html
+from lxml import etree
+from lxml import html as lxml_html
 
 DATE = "2024-05-18T01:58:10Z"
 HTML_HEADERS = (("Content-Type", "text/html; charset=utf-8"),)
 
 
-def member(kind: str, url: str, body: bytes, content_type: str = "application/http; msgtype=response", **headers: str) -> bytes:
+def member(
+    kind: str, url: str, body: bytes, content_type: str = "application/http; msgtype=response", **headers: str
+) -> bytes:
     """One record, as a gzip member."""
     return gzip.compress(plain_record(kind, url, body, content_type, **headers), 6, mtime=0)
 
@@ -55,7 +58,7 @@ def wat(url: str, value: object) -> bytes:
 
 def wat_value(
     url: str,
-    links: Iterable[dict[str, str]],
+    links: Iterable[object],
     headers: Sequence[tuple[str, str]] = HTML_HEADERS,
     head: dict[str, Any] | None = None,
     offset: int = 1_023,
@@ -89,34 +92,44 @@ def wat_value(
     }
 
 
+LINKS = {
+    "a": ("href", "title", "rel", "hreflang"),
+    "img": ("src", "alt", "title"),
+    "form": ("action", "method"),
+    "iframe": ("src",),
+    "input": ("src",),
+    "source": ("src",),
+    "video": ("src",),
+}
+HEAD_LINKS = {"link": ("Link", "href", "rel", "type"), "script": ("Scripts", "src", "type")}
+
+
 def wat_value_of_page(url: str, page: bytes, headers: Sequence[tuple[str, str]]) -> dict[str, Any]:
     """What ia-web-commons would write of a (well-formed, UTF-8) page: every link of it, in the order of the page."""
     root = lxml_html.document_fromstring(page, parser=etree.HTMLParser(encoding="utf-8"))
     head: dict[str, Any] = {}
     links: list[dict[str, str]] = []
-    attributes = {
-        **{"a": ("href", "title", "rel", "hreflang"), "img": ("src", "alt", "title"), "form": ("action", "method")},
-        **{"iframe": ("src",), "input": ("src",), "source": ("src",), "video": ("src",)},
-    }
     for element in root.iter(etree.Element):
-        if element.tag == "base" and element.get("href") is not None:
+        if element.tag in LINKS:
+            links += _link(element, *LINKS[element.tag])
+        elif element.tag in HEAD_LINKS:
+            name, *attributes = HEAD_LINKS[element.tag]
+            head.setdefault(name, []).extend(_link(element, *attributes))
+        elif element.tag == "base" and element.get("href") is not None:
             head["Base"] = element.get("href")
-        elif element.tag == "title" and "Title" not in head:
-            head["Title"] = element.text or ""
-        elif element.tag == "meta":
-            found = {name: element.get(name) for name in ("name", "content", "http-equiv", "property") if element.get(name)}
-            if len(found) > 1:
-                head.setdefault("Metas", []).append(found)
-        elif element.tag == "link" and element.get("href"):
-            head.setdefault("Link", []).append({"path": "LINK@/href", "url": element.get("href"), "rel": element.get("rel") or ""})
-        elif element.tag == "script" and element.get("src"):
-            head.setdefault("Scripts", []).append({"path": "SCRIPT@/src", "url": element.get("src")})
-        elif element.tag in attributes:
-            name, *others = attributes[element.tag]
-            if element.get(name) is not None:
-                link = {"path": f"{element.tag.upper()}@/{name}", "url": element.get(name)}
-                link |= {other: element.get(other) for other in others if element.get(other) is not None}
-                if element.tag == "a" and (text := "".join(element.itertext()).strip()):
-                    link["text"] = text[:128]
-                links.append(link)
+        elif element.tag == "title":
+            head.setdefault("Title", element.text or "")
+        elif element.tag == "meta" and len(element.attrib) > 1:
+            head.setdefault("Metas", []).append(dict(element.attrib))
     return wat_value(url, links, headers, head)
+
+
+def _link(element: Any, url_attribute: str, *others: str) -> list[dict[str, str]]:
+    url = element.get(url_attribute)
+    if url is None:
+        return []
+    link = {"path": f"{element.tag.upper()}@/{url_attribute}", "url": url}
+    link |= {name: element.get(name) for name in others if element.get(name) is not None}
+    if element.tag == "a" and (text := "".join(element.itertext()).strip()):
+        link["text"] = text[:128]
+    return [link]

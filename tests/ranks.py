@@ -18,7 +18,7 @@ def run_ranks(world_size: int, work: Callable[..., Any], *arguments: Any) -> lis
     an `Exited`.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch", "model.train"])
+    context.set_forkserver_preload(["torch._dynamo", "model.train"])  # each optimiser needs torch._dynamo
     store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     running = []
     for rank in range(world_size):

@@ -37,7 +37,12 @@ ONE_SHOTS = {"migrate", "bootstrap"}
 WITHOUT_A_PORT_TO_ASK = {"prefect-services"}
 VARIABLE = re.compile(r"\$(?:\$|\{(?P<name>\w+)(?P<operator>:-|:\?)?(?P<argument>[^}]*)\})")
 PASSWORD = "a-passw0rd@with:odd/characters"
-DOT_ENV = {"POSTGRES_PASSWORD": PASSWORD, "PREFECT_SERVER_API_AUTH_STRING": "tester:secret"}
+LOGIN = "tester:secret"
+DOT_ENV = {
+    "POSTGRES_PASSWORD": PASSWORD,
+    "PREFECT_SERVER_API_AUTH_STRING": LOGIN,
+    "PREFECT_API_AUTH_STRING": LOGIN,
+}
 
 
 def interpolate(value: Any, variables: dict[str, str]) -> Any:
@@ -59,7 +64,14 @@ def interpolate(value: Any, variables: dict[str, str]) -> Any:
 
 
 def services(variables: dict[str, str] = DOT_ENV) -> dict[str, dict[str, Any]]:
+    """The services as Compose sees them; a variable without a value is passed on, or dropped where .env has none."""
     found: dict[str, dict[str, Any]] = interpolate(yaml.safe_load(COMPOSE.read_text()), variables)["services"]
+    for service in found.values():
+        given = {
+            name: variables.get(name) if value is None else value
+            for name, value in service.get("environment", {}).items()
+        }
+        service["environment"] = {name: value for name, value in given.items() if value is not None}
     return found
 
 
@@ -127,6 +139,13 @@ def test_secrets_come_from_outside() -> None:
     assert {name for name in asked if not re.search(rf"^#?{name}=", example, re.MULTILINE)} == set()
 
 
+def test_no_password_is_none_rather_than_empty() -> None:
+    # Prefect's server would demand the empty password of everyone.
+    for name, service in services({"POSTGRES_PASSWORD": PASSWORD}).items():
+        empty = [variable for variable, value in service["environment"].items() if value == ""]
+        assert not [variable for variable in empty if variable.startswith("PREFECT_")], name
+
+
 def test_image_holds_what_the_dockerfile_copies() -> None:
     copied = re.findall(r"^COPY (.+) \S+$", (CHECKOUT / "Dockerfile").read_text(), re.MULTILINE)
     allowed = set(re.findall(r"^!(\S+)$", (CHECKOUT / ".dockerignore").read_text(), re.MULTILINE))
@@ -159,7 +178,7 @@ class LocalStack:
         )
 
     def environment(self, service: str) -> dict[str, str]:
-        given = services()[service].get("environment", {})
+        given = services()[service]["environment"]
         base = {
             "PATH": os.environ["PATH"],
             "HOME": str(self.root),
@@ -171,7 +190,7 @@ class LocalStack:
             "DO_NOT_TRACK": "1",
             "OMP_NUM_THREADS": "1",
         }  # as in the Dockerfile
-        return {**base, **quiet, **{name: self.relocate(value) for name, value in given.items() if value is not None}}
+        return {**base, **quiet, **{name: self.relocate(value) for name, value in given.items()}}
 
     def command(self, words: list[str]) -> list[str]:
         program, *arguments = map(self.relocate, words)
@@ -225,7 +244,7 @@ class LocalStack:
     def ask(self, path: str) -> Any:
         """What the API answers to one who knows the password."""
         request = urllib.request.Request(f"http://127.0.0.1:{self.ports['4200']}/api/{path}")
-        request.add_header("Authorization", "Basic " + base64.b64encode(b"tester:secret").decode())
+        request.add_header("Authorization", "Basic " + base64.b64encode(LOGIN.encode()).decode())
         with urllib.request.urlopen(request, timeout=10) as answer:
             return json.load(answer)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,12 +22,26 @@ from pipeline.stage import Counts, Stage, StageResult
 
 SCHEMA = pa.schema(
     {
-        "part": pa.int32(), "source": pa.string(), "row": pa.int64(), "pair_id": pa.string(), "url": pa.string(), "url_norm": pa.string(),
-        "host": pa.string(), "caption_raw": pa.string(), "caption": pa.string(), "caption_key": pa.string(),
-        "page_url": pa.string(), "text_key": pa.string(), "page_opt_out": pa.string(), "chars": pa.int32(), "words": pa.int32(),
-        "lang": pa.string(), "lang_score": pa.float32(), "is_file_name": pa.bool_(),
+        "part": pa.int32(),
+        "source": pa.string(),
+        "row": pa.int64(),
+        "pair_id": pa.string(),
+        "url": pa.string(),
+        "url_norm": pa.string(),
+        "host": pa.string(),
+        "caption_raw": pa.string(),
+        "caption": pa.string(),
+        "caption_key": pa.string(),
+        "page_url": pa.string(),
+        "text_key": pa.string(),
+        "page_opt_out": pa.string(),
+        "chars": pa.int32(),
+        "words": pa.int32(),
+        "lang": pa.string(),
+        "lang_score": pa.float32(),
+        "is_file_name": pa.bool_(),
     }
-)  # fmt: skip
+)
 
 
 class Nothing(BaseModel):
@@ -37,11 +53,26 @@ def pair(**values: Any) -> dict[str, Any]:
     caption = values.get("caption", "A red circle on a beach")
     url = values.get("url_norm", "http://h/1.jpg")
     return {
-        "part": 0, "source": "s", "row": 0, "pair_id": f"{url} {caption}", "url": url, "url_norm": url, "host": "h", "caption_raw": caption,
-        "caption": caption, "caption_key": (caption or "").casefold(), "page_url": None, "text_key": "alt", "page_opt_out": None,
-        "chars": len(caption or ""), "words": len((caption or "").split()), "lang": "en", "lang_score": 0.9, "is_file_name": False,
+        "part": 0,
+        "source": "s",
+        "row": 0,
+        "pair_id": f"{url} {caption}",
+        "url": url,
+        "url_norm": url,
+        "host": "h",
+        "caption_raw": caption,
+        "caption": caption,
+        "caption_key": (caption or "").casefold(),
+        "page_url": None,
+        "text_key": "alt",
+        "page_opt_out": None,
+        "chars": len(caption or ""),
+        "words": len((caption or "").split()),
+        "lang": "en",
+        "lang_score": 0.9,
+        "is_file_name": False,
         **values,
-    }  # fmt: skip
+    }
 
 
 def made_part(folder: Path, rows: Sequence[dict[str, Any]]) -> UPath:
@@ -95,7 +126,9 @@ def test_each_rule_at_its_boundary(tmp_path: Path, values: dict[str, Any], reaso
 
 
 def test_no_languages_means_all(tmp_path: Path) -> None:
-    _, verdicts = judged(tmp_path, [pair(lang="de"), pair(lang=None, lang_score=None, caption="?? ?? ??")], languages=())
+    _, verdicts = judged(
+        tmp_path, [pair(lang="de"), pair(lang=None, lang_score=None, caption="?? ?? ??")], languages=()
+    )
     assert reasons(verdicts) == [None, None]
 
 
@@ -150,11 +183,15 @@ def test_parts_cover_the_selection_once_each(tmp_path: Path) -> None:
     config = VerdictsConfig(curate=CurateConfig(), query=QueryConfig())
     selected = SELECTED.run([verdicts.out, part], UPath(tmp_path / "selected"), config)
     parts = [
-        SELECTED_PART.run([selected.out], UPath(tmp_path / f"part-{n}"), PartConfig(number=n, rows_per_part=3)).out for n in range(3)
+        SELECTED_PART.run([selected.out], UPath(tmp_path / f"part-{n}"), PartConfig(number=n, rows_per_part=3)).out
+        for n in range(3)
     ]
     ids = [pq.read_table(folder / "selected.parquet")["pair_id"].to_pylist() for folder in parts]
     assert [len(part_ids) for part_ids in ids] == [3, 3, 1]
-    assert sum(ids, []) == pq.read_table(selected.out / "selected.parquet")["pair_id"].to_pylist()
+    assert (
+        functools.reduce(operator.iadd, ids, [])
+        == pq.read_table(selected.out / "selected.parquet")["pair_id"].to_pylist()
+    )
 
 
 def test_unreadable_parquet_names_the_file(tmp_path: Path) -> None:

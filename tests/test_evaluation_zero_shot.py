@@ -8,12 +8,13 @@ import pytest
 import torch
 from evaluation_inputs import write_set
 
-from model.evaluation.mentions import captions_naming
+from model.evaluation.mentions import Mentions, count_mentions
 from model.evaluation.results import SetResult
 from model.evaluation.sets import EvaluationSet, read_set
 from model.evaluation.zero_shot import class_vectors, confusion, measure_set, predict
 
 SCALE = 20.0
+MENTIONS = Mentions(100, captions_naming=[3, 0, 0, 1], words_occur=[True, False, True, True])
 
 
 def slow_prediction(image: list[float], prompts: list[list[list[float]]]) -> int:
@@ -76,7 +77,7 @@ def measured(found: EvaluationSet, images_ND: torch.Tensor, rows: list[int]) -> 
     """Templates 1 and 2 point to each class's axis; the first one calls everything class 0."""
     axis_CD = torch.eye(4)
     prompts_CTD = torch.stack([axis_CD[[0, 0, 0, 0]] + 0.01 * axis_CD, axis_CD * 3, axis_CD * 3], dim=1)
-    return measure_set(found, images_ND, rows, [], prompts_CTD, SCALE, 0.95, [3, 0, 0, 1], 100)
+    return measure_set(found, images_ND, rows, [], prompts_CTD, SCALE, 0.95, MENTIONS)
 
 
 def test_figures_of_a_set(colours: EvaluationSet) -> None:
@@ -92,6 +93,7 @@ def test_figures_of_a_set(colours: EvaluationSet) -> None:
     assert result.mean_per_class.value == pytest.approx((1 + 1 + 2 / 3 + 2 / 3) / 4)
     assert [entry.images for entry in result.classes] == [2, 3, 3, 3]
     assert [entry.captions_naming_it for entry in result.classes] == [3, 0, 0, 1]
+    assert [entry.words_occur for entry in result.classes] == [True, False, True, True]
     assert result.largest_class_share == pytest.approx(3 / 11)
     assert sum(images for *_, images in result.confusion) == 11
     assert {(verdict.label, verdict.predicted) for verdict in result.mistakes} == {(2, 0), (3, 0)}
@@ -103,4 +105,7 @@ def test_figures_of_a_set(colours: EvaluationSet) -> None:
 
 def test_class_names_in_captions() -> None:
     captions = ["A Red circle, big", "red, circle", "a red striped circle", "the red circles", "BLUE"]
-    assert captions_naming(["red circle", "blue", "circle", "red circle"], captions) == [2, 1, 3, 2]
+    found = count_mentions(["red circle", "blue", "circle", "red circle", "big blue", "blue whale"], captions)
+    assert found.captions_naming == [2, 1, 3, 2, 0, 0]
+    assert found.words_occur == [True, True, True, True, True, False]
+    assert found.captions_read == 5

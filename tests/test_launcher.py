@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from flows.launcher import LocalTorchrun, ProcessFailed, run_process
+from flows.launcher import LocalTorchrun, ProcessError, run_process
 
 PYTHON = [sys.executable, "-u", "-c"]
 
@@ -28,14 +28,16 @@ def wait_until_gone(pid: int, limit_s: float = 30) -> bool:
 
 def test_lines_come_one_by_one_and_are_kept(tmp_path: Path) -> None:
     lines: list[str] = []
-    run_process("m", [*PYTHON, "import sys; print('a'); print('b', file=sys.stderr)"], {}, tmp_path / "log", lines.append)
+    run_process(
+        "m", [*PYTHON, "import sys; print('a'); print('b', file=sys.stderr)"], {}, tmp_path / "log", lines.append
+    )
     assert lines == ["a", "b"]
     assert (tmp_path / "log").read_text() == "a\nb\n"
 
 
 def test_failure_tells_status_last_lines_and_the_persons_error(tmp_path: Path) -> None:
     program = "import sys; [print(n) for n in range(200)]; print('error: no such data set'); sys.exit(2)"
-    with pytest.raises(ProcessFailed, match="status 2") as failure:
+    with pytest.raises(ProcessError, match="status 2") as failure:
         run_process("model.train", [*PYTHON, program], {}, tmp_path / "log", lambda _line: None)
     assert failure.value.user_error == "no such data set"
     assert len(failure.value.tail) == 50 and failure.value.tail[-2] == "199"
@@ -49,7 +51,9 @@ def test_an_interrupted_parent_stops_its_child(tmp_path: Path) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run_process("m", [*PYTHON, "import os, time; print(os.getpid()); time.sleep(600)"], {}, tmp_path / "log", interrupt)
+        run_process(
+            "m", [*PYTHON, "import os, time; print(os.getpid()); time.sleep(600)"], {}, tmp_path / "log", interrupt
+        )
     assert not psutil.pid_exists(pids[0])
 
 
@@ -71,7 +75,9 @@ def test_a_killed_parent_takes_its_child_along(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_torchrun_gives_each_process_its_rank(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "say_rank.py").write_text("import os\nprint('rank ' + os.environ['RANK'] + '\\n', end='', flush=True)\n")
+    (tmp_path / "say_rank.py").write_text(
+        "import os\nprint('rank ' + os.environ['RANK'] + '\\n', end='', flush=True)\n"
+    )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     lines: list[str] = []
     LocalTorchrun().run("say_rank", [], 2, tmp_path / "log", lines.append)

@@ -18,7 +18,7 @@ from model.evaluation.charts import Bar, Series, bars, class_bars, curve
 from model.evaluation.intervals import share_of
 from model.evaluation.measure import prepare, read_config
 from model.evaluation.report import render
-from model.evaluation.results import ClassResult, RetrievalResult, SetResult, Summary
+from model.evaluation.results import ClassResult, Inputs, RetrievalResult, SetResult, Summary
 
 HOSTILE = '<script>alert("a caption")</script><img src=x onerror=alert(1)> & "quotes" $x$ {{ 7*7 }}'
 CLASS_NAMES = ("<b onclick=alert(1)>red</b>", "green $\\alpha$", "blue & co", "yellow \\1")
@@ -220,7 +220,14 @@ def result(
         broken_by_ensemble=0,
         captions_read=9,
         classes=[
-            ClassResult(name=name, images=n, correct=k, share=share_of(k, n, 0.95), captions_naming_it=mentions)
+            ClassResult(
+                name=name,
+                images=n,
+                correct=k,
+                share=share_of(k, n, 0.95),
+                captions_naming_it=mentions,
+                words_occur=True,
+            )
             for name, n, k in classes
         ],
         confusion=confusion,
@@ -233,8 +240,12 @@ def test_sentences_say_only_what_the_figures_bear_out() -> None:
     unseen = result([("red cat", 50, 40), ("red dog", 50, 40), ("blue cat", 0, 0)], [])
     text = story.headline(unseen, 0.995).replace("\u00a0", " ")
     assert "100 images of 2 kinds, with 3 names to choose from," in text and "99.5 % interval" in text
-    assert "None of the 2 names stands in any of 9 training captions" in text
+    assert (
+        "None of the 2 names stands in the 9 training captions that were searched, only their single words do" in text
+    )
     assert "2.4 times chance, and the whole interval lies above it" in text
+    strange = unseen.model_copy(update={"classes": [unseen.classes[0].model_copy(update={"words_occur": False})]})
+    assert "captions that were searched. That is" in story.headline(strange, 0.95)
     assert "holds chance" in story.verdict(result([("a", 10, 5), ("b", 10, 6)], []))
     assert "below chance" in story.verdict(result([("a", 100, 5), ("b", 100, 6)], []))
     assert "All of the 1 names" in story.headline(result([("a", 10, 5)], [], mentions=2), 0.95)
@@ -252,7 +263,11 @@ def test_parts_of_two_word_names() -> None:
 
 def test_next_steps_come_from_the_figures() -> None:
     found = result([("a", 10, 2), ("b", 10, 8)], [(0, 0, 2), (0, 1, 8), (1, 1, 8), (1, 0, 2)], single=12)
-    summary = Summary.model_construct(sets=[found], retrieval=RetrievalResult(status="skipped", reason="r"))
+    inputs = Inputs(version=1, config={}, weights_sha256="", metrics_sha256="", shards_sha256="", sets={})
+    retrieval = RetrievalResult(status="skipped", reason="r")
+    summary = Summary(
+        name="n", run="r", confidence=0.95, inputs=inputs, temperature=0.1, rows=[], sets=[found], retrieval=retrieval
+    )
     whats = [what for what, _ in story.next_steps(summary, {"short_caption": 5, "http_404": 9})]
     assert whats[0] == "Train longer, or on more pairs."
     assert "Look at “a” taken for “b” in s." in whats

@@ -37,8 +37,7 @@ def test_an_object_store_holds_data_but_no_runs() -> None:
 
 def test_a_second_writer_is_refused(tmp_path: Path) -> None:
     folder = UPath(tmp_path / "data")
-    with only_writer(folder):
-        with pytest.raises(InputError, match="another run is writing"), only_writer(folder):
-            pass
+    with only_writer(folder), pytest.raises(InputError, match="another run is writing"), only_writer(folder):
+        pass
     with only_writer(folder):
         pass

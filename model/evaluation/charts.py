@@ -120,7 +120,8 @@ def heat_map(
     A cell that is not good has the second colour.
     """
     side = min(0.44, 3.5 / max(len(columns), 1))
-    figure, axes = _figure(max(side * len(rows), 1.2) + 0.3, width_in=max(side * len(columns), 1.2) + 1.1)
+    margin_x_in, margin_y_in = (0.3 + 0.075 * max(len(_short(text, 22)) for text in texts) for texts in (rows, columns))
+    figure, axes = _figure(side * len(rows) + margin_y_in, width_in=max(side * len(columns) + margin_x_in, 2.5))
     axes.grid(False)
     axes.add_patch(Rectangle((-0.5, -0.5), len(columns), len(rows), facecolor="none", edgecolor=LINE, linewidth=0.8))
     font_size = min(9.0, 72 * side / 3.0)

@@ -17,7 +17,7 @@ from model.checkpoint import METRICS, MODEL, Run, load_run, read_done
 from model.config import EvaluateConfig
 from model.evaluation.embed import Embedder, Say
 from model.evaluation.errors import InputError
-from model.evaluation.mentions import captions_naming
+from model.evaluation.mentions import count_mentions
 from model.evaluation.report import write_report
 from model.evaluation.results import Inputs, RetrievalResult, Row, SetResult, Summary, write_text
 from model.evaluation.retrieval import measure_retrieval, relevance
@@ -128,10 +128,7 @@ def measure(evaluation: Evaluation, say: Say) -> Summary:
 
 
 def _measure_sets(evaluation: Evaluation, embedder: Embedder, scale: float, say: Say) -> list[SetResult]:
-    names = [name for found in evaluation.sets for name in found.class_names]
-    captions = list(training_captions(evaluation.shards)) if names else []
-    mentions = captions_naming(names, captions)
-    results, start = [], 0
+    results = []
     for found in evaluation.sets:
         embedded = embedder.cached_images(
             evaluation.out / "features" / f"{found.name}.safetensors",
@@ -149,11 +146,9 @@ def _measure_sets(evaluation: Evaluation, embedder: Embedder, scale: float, say:
                 prompt_features(embedder, found),
                 scale,
                 evaluation.config.confidence,
-                mentions[start : start + len(found.class_names)],
-                len(captions),
+                count_mentions(found.class_names, training_captions(evaluation.shards)),
             )
         )
-        start += len(found.class_names)
     return results
 
 

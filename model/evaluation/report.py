@@ -202,18 +202,24 @@ def _confusion_map(result: SetResult) -> tuple[str, Markup]:
             wrong[label] += images
             wrong[predicted] += images
     chosen = sorted(range(len(wrong)), key=lambda label: (-wrong[label], label))[:CLASSES_IN_HEAT_MAP]
-    place = {label: index for index, label in enumerate(sorted(chosen))}
+    columns = {label: index for index, label in enumerate(sorted(chosen))}
+    rows = {label: index for index, label in enumerate(label for label in columns if result.classes[label].images)}
     cells = [
-        Cell(place[label], place[predicted], images / result.classes[label].images, str(images), label == predicted)
+        Cell(rows[label], columns[predicted], images / result.classes[label].images, str(images), label == predicted)
         for label, predicted, images in result.confusion
-        if label in place and predicted in place
+        if label in rows and predicted in columns
     ]
-    names = [result.classes[label].name for label in sorted(chosen)]
     title = "Which class is taken for which"
     if len(chosen) < len(wrong):
         title += f" (the {len(chosen)} classes with the most mistakes of {len(wrong)})"
     description = f"Confusion matrix of {result.name}; the pairs with the most mistakes are listed beside it."
-    return title, heat_map(f"map-{result.name}", description, names, names, cells, ("is", "taken for"))
+    return title, heat_map(
+        f"map-{result.name}", description, _names(result, rows), _names(result, columns), cells, ("is", "taken for")
+    )
+
+
+def _names(result: SetResult, labels: Iterable[int]) -> list[str]:
+    return [result.classes[label].name for label in labels]
 
 
 def _parts_map(result: SetResult, split: story.Parts) -> tuple[str, Markup]:

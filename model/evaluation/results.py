@@ -26,13 +26,14 @@ class Unreadable(Result):
 
 
 class ClassResult(Result):
-    """One class: its images, how many were named right, and how often its name stands in the training captions."""
+    """One class: its images, how many were named right, and what the training captions say of its name."""
 
     name: str
     images: int
     correct: int
     share: Share
     captions_naming_it: int
+    words_occur: bool
 
 
 class Verdict(Result):

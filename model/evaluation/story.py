@@ -27,21 +27,27 @@ def points(difference: float) -> str:
 
 def headline(found: SetResult, confidence: float) -> str:
     """Accuracy against chance, and how new the classes are."""
-    named, shown, names = found.classes_named_in_training, len(found.shown_classes), len(found.classes)
+    shown, names = len(found.shown_classes), len(found.classes)
     kinds = f"{shown} kinds, with {names} names to choose from," if shown < names else f"{shown} kinds"
     return (
         f"Shown {found.images:,} images of {kinds} and never one labelled example, the model gives "
         f"{percent(found.top1.value)} of them the right name ({level(confidence)} interval {percent(found.top1.low)} "
-        f"to {percent(found.top1.high)}). {_novelty(named, shown, found.captions_read)} {verdict(found)}"
+        f"to {percent(found.top1.high)}). {_novelty(found)} {verdict(found)}"
     )
 
 
-def _novelty(named: int, shown: int, captions: int) -> str:
-    if named == 0:
-        return f"None of the {shown} names stands in any of {captions:,} training captions: it composes them itself."
+def _novelty(found: SetResult) -> str:
+    named, shown = found.classes_named_in_training, len(found.shown_classes)
+    searched = f"the {found.captions_read:,} training captions that were searched"
     if named == shown:
-        return f"All of the {shown} names stand in the {captions:,} training captions that were searched."
-    return f"{named} of the {shown} names stand word for word in the {captions:,} training captions that were searched."
+        return f"All of the {shown} names stand in {searched}."
+    if named:
+        return f"{named} of the {shown} names stand word for word in {searched}."
+    if all(result.words_occur for result in found.shown_classes):
+        return (
+            f"None of the {shown} names stands in {searched}, only their single words do: the model puts them together."
+        )
+    return f"None of the {shown} names stands in {searched}."
 
 
 def verdict(found: SetResult) -> str:

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from model.evaluation.intervals import mean_of_classes, share_of
+from model.evaluation.mentions import Mentions
 from model.evaluation.results import ClassResult, SetResult, Unreadable, Verdict
 from model.evaluation.sets import EvaluationSet
 
@@ -54,13 +55,11 @@ def measure_set(
     prompts_CTD: Tensor,
     scale: float,
     confidence: float,
-    mentions: Sequence[int],
-    captions_read: int,
+    mentions: Mentions,
 ) -> SetResult:
     """Every figure of one set.
 
-    `rows` are the numbers of the samples that `images_ND` belongs to, `mentions` counts the captions that name each
-    class.
+    `rows` are the numbers of the samples that `images_ND` belongs to, `mentions` is about the set's class names.
     """
     labels_N = torch.tensor([found.samples[row].label for row in rows], dtype=torch.long)
     whole = predict(images_ND, class_vectors(prompts_CTD), labels_N, scale)
@@ -85,14 +84,15 @@ def measure_set(
         first_template_top1=share_of(int(right_single_N.sum()), images, confidence),
         mended_by_ensemble=int((right_N & ~right_single_N).sum()),
         broken_by_ensemble=int((~right_N & right_single_N).sum()),
-        captions_read=captions_read,
+        captions_read=mentions.captions_read,
         classes=[
             ClassResult(
                 name=found.class_names[label],
                 images=images_C[label],
                 correct=correct_C[label],
                 share=share_of(correct_C[label], images_C[label], confidence),
-                captions_naming_it=mentions[label],
+                captions_naming_it=mentions.captions_naming[label],
+                words_occur=mentions.words_occur[label],
             )
             for label in range(classes)
         ],

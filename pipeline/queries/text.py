@@ -27,7 +27,7 @@ _ASCII = np.array([ord(chr(i).lower()) if chr(i).isalnum() else BLANK for i in r
 
 
 def normalise(text: str) -> str:
-    """`text` in Unicode's compatibility form (NFKC), case-folded, its runs of letters, marks and digits joined by one blank.
+    """`text` in compatibility form (NFKC), case-folded, its runs of letters, marks and digits joined by one blank.
 
     "St. Louis", "ST  LOUIS" and "St Louis" are one; so are "naïve" in one or two code points per letter.
     """
@@ -36,7 +36,7 @@ def normalise(text: str) -> str:
 
 
 def normalise_column(texts: pa.StringArray) -> pa.StringArray:
-    """`normalise` of every text; null stays null. ASCII texts, for which it is a table of 128 bytes, are done all at once."""
+    """`normalise` of every text; null stays null. ASCII texts, for which a table of 128 bytes does, are done at once."""
     is_ascii = pc.fill_null(pc.string_is_ascii(texts), False)
     ascii_texts = _normalise_ascii(texts.filter(is_ascii))
     if len(ascii_texts) == len(texts):

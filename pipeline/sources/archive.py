@@ -1,7 +1,8 @@
 """The records of a WARC file, one after the other, with what is damaged left out, counted and said where.
 
-FastWARC reads; when it stops at a damaged place this file finds the next record. A WARC is a row of gzip members, one per
-record (or plain text), so a record that lies about its length, a flipped bit or a piece of another file costs itself only.
+FastWARC reads; when it stops at a damaged place this file finds the next record. A WARC is a row of gzip members, one
+per record (or plain text), so a record that lies about its length, a flipped bit or a piece of another file costs
+itself only.
 """
 
 from __future__ import annotations
@@ -32,9 +33,9 @@ log = logging.getLogger(__name__)
 
 
 class Record(NamedTuple):
-    """A record: its place in the file in bytes, its headers, those of its HTTP message if it holds one, and the body."""
+    """A record, with the status and headers of its HTTP message if it holds one."""
 
-    offset: int
+    offset: int  # in the file, in bytes
     url: str
     date: str
     http_status: int | None
@@ -84,6 +85,9 @@ class _Stream:
     def seek(self, offset: int, whence: int = 0) -> int:
         return self._file.seek(offset, whence)
 
+    def close(self) -> None:
+        """Leave the file open: whoever opened it closes it."""
+
 
 class _Damage(Exception):  # noqa: N818 - it never leaves this file
     """Reading stopped at `offset`; what comes before it was read."""
@@ -104,9 +108,9 @@ class _Member(NamedTuple):
 def read_records(file: IO[bytes], kind: WarcRecordType, max_bytes: int, losses: Losses) -> Iterator[Record]:
     """The records of `kind` in the order of the (seekable, gzip or plain) file, in memory one at a time.
 
-    A body longer than `max_bytes` is left out as `too_large`, a damaged record as `bad_record`, and a file that ends in the
-    middle of a record gives what came before and counts `truncated_file`. Raises InputError if nothing in it is a record or
-    too much is damaged, and OSError as the file raises it.
+    A body longer than `max_bytes` is left out as `too_large`, a damaged record as `bad_record`, and a file that ends in
+    the middle of a record gives what came before and counts `truncated_file`. Raises InputError if nothing in it is a
+    record or too much is damaged, and OSError as the file raises it.
     """
     start: int | None = 0
     damages = 0
@@ -176,17 +180,18 @@ def _read(record: WarcRecord, kind: WarcRecordType, max_bytes: int, stream: _Str
     try:
         if kind == WarcRecordType.response:
             record.parse_http(auto_decode="all")
-        body = record.reader.read(max_bytes + 1)
+            body = record.reader.read(max_bytes + 1)
+        else:
+            body = record.reader.read()
     except OSError as error:
         stream.check(error)
         raise _Damage("bad_record", offset, str(error)) from error
     if len(body) > max_bytes:  # it was compressed within
         raise _Damage("too_large", offset, f"more than {max_bytes} bytes when decompressed")
     url, date = record.headers.get("WARC-Target-URI") or "", record.headers.get("WARC-Date") or ""
-    http = record.http_headers
-    if http is None:
+    if not record.is_http_parsed:
         return Record(offset, url, date, None, (), body)
-    return Record(offset, url, date, http.status_code, http.to_tuples(), body)
+    return Record(offset, url, date, record.http_headers.status_code, record.http_headers.to_tuples(), body)
 
 
 def _has_bytes(file: IO[bytes] | _Stream, offset: int) -> bool:

@@ -1,7 +1,7 @@
 """One HTML page read with Lexbor: the rows of `pipeline.sources.page`, several times faster.
 
-Lexbor builds the tree of the HTML standard, libxml2 one of its own: on markup that is broken they may differ in where an
-element stands. On everything else both readers give the same rows, which tests/test_common_crawl.py holds them to.
+Lexbor builds the tree of the HTML standard, libxml2 one of its own: on markup that is broken they may differ in where
+an element stands. On everything else both readers give the same rows, to which tests/test_common_crawl.py holds them.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from pipeline.sources.robots import directives, opt_out
 
 READ_TAGS = "base,meta,figure,figcaption,picture,source,img"
 OPTIONS = LexborDocumentOptions.WO_EVENTS.value  # we read the page and never change it
-# Lexbor's time grows with the square of how deep elements nest and of how many attributes one has (so does libxml2's for
-# attributes): a page of 20 MB could take hours. A short page cannot take more than seconds; a longer one is looked at first.
+# Lexbor's time grows with the square of how deep elements nest and of how many attributes one has (libxml2's with that
+# of attributes only): a page of 20 MB could take hours. A short page takes seconds at worst; a longer one is looked at.
 SHORT_CHARS = 128 << 10
 LONG_CHARS = 2 << 20
 STRETCH_CHARS = 32 << 10
@@ -54,7 +54,7 @@ class _Image(NamedTuple):
 
 
 def read_page(html: bytes, page_url: str, headers: Sequence[tuple[str, str]], token: str) -> Page:
-    """Read one page; the contract is that of `pipeline.sources.page.read_page`. A hostile page reads as an empty one."""
+    """Read one page; the contract is that of `pipeline.sources.page.read_page`. A hostile page reads as empty."""
     try:
         return read_lexbor_page(html, page_url, headers, token, with_links=True).page
     except HostilePageError:
@@ -142,7 +142,7 @@ class _Walk:
 
 
 class _Ancestors:
-    """The nearest ancestor of a tag, by mem_id; what was climbed once is remembered, so all climbs together are linear."""
+    """The nearest ancestor of a tag, by mem_id. Climbs are remembered, so all of them together are linear."""
 
     def __init__(self, tag: str) -> None:
         self._tag = tag
@@ -196,15 +196,15 @@ def _text(element: LexborNode) -> str:
 def _has_endless_tag(text: str) -> bool:
     for piece in text.split(">"):
         if len(piece) > MAX_ATTRIBUTES and (start := _TAG_START.search(piece)):
-            # What is quoted are values; between attributes stands white space.
-            if len(piece) - start.start() > MAX_ATTRIBUTES and len(_QUOTED.sub(" ", piece[start.start() :]).split()) > MAX_ATTRIBUTES:
+            names = _QUOTED.sub(" ", piece[start.start() :]).replace("/", " ")  # what is quoted are values
+            if len(names.split()) > MAX_ATTRIBUTES:
                 return True
     return False
 
 
 def _nests_deeply(text: str) -> bool:
-    """Whether many elements may be open at once, by a count over stretches of the page (<br> and the like count too)."""
-    is_open = 0
+    """Whether many elements may be open at once, counted over stretches of the page."""
+    is_open = 0  # <br> and the like count too
     for start in range(0, len(text), STRETCH_CHARS):
         end = start + STRETCH_CHARS
         is_open = max(is_open + text.count("<", start, end) - 2 * text.count("</", start, end), 0)
@@ -230,9 +230,13 @@ def _rows(image: _Image, captions: dict[int | None, str], base: BaseUrl) -> Iter
     url = base.resolve(found) if found is not None else None
     caption = captions.get(image.figure) if image.figure is not None else None
     texts = (("alt", attributes.get("alt")), ("title", attributes.get("title")), ("figcaption", caption))
-    present = [(key, text) for key, text in texts if text and not text.isspace()]
-    for key, text in present or [("alt", None)]:
-        yield ImageText(url, text, key)
+    has_text = False
+    for key, text in texts:
+        if text and not text.isspace():
+            has_text = True
+            yield ImageText(url, text, key)
+    if not has_text:
+        yield ImageText(url, None, "alt")
 
 
 def _image_url(attributes: Attributes, picture_sources: tuple[str, ...]) -> str | None:

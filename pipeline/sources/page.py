@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 from urllib.parse import urldefrag, urljoin, urlsplit
 
-from lxml import etree  # type: ignore[import-untyped]
+from lxml import etree
 from parsel import Selector
 from w3lib.encoding import html_to_unicode
 

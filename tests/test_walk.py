@@ -1,0 +1,112 @@
+"""The whole walk, small: real HTTP, real img2dataset, two real ranks, a real Prefect server, the command a user types."""
+
+from __future__ import annotations
+
+import json
+import signal
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from conftest import PrefectServer
+from walk import Wit, dataset_options, shard_bytes, small_web, wait_until_quiet
+
+from pipeline.tiny_web.config import TinyWebConfig
+from pipeline.tiny_web.world import World
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+TRAINING = ("--pretrain.train.epochs", "4", "--pretrain.train.global-batch", "32", "--pretrain.train.warmup-steps", "4")
+# Told after the stage of that name, so each kill finds another stage at work.
+KILL_AFTER = ("View at", "sources:", "rules:", "selection:", "download:")
+
+
+@pytest.fixture(scope="module")
+def web() -> TinyWebConfig:
+    return small_web()
+
+
+@pytest.fixture(scope="module")
+def walked(prefect_server: PrefectServer, web: TinyWebConfig, tmp_path_factory: pytest.TempPathFactory) -> Wit:
+    wit = Wit(prefect_server, tmp_path_factory.mktemp("walk") / "workspace")
+    wit.ok("reproduce", "tiny", *dataset_options(web, "dataset."), *TRAINING)
+    return wit
+
+
+def test_every_pair_met_the_fate_that_the_web_had_planned_for_it(walked: Wit, web: TinyWebConfig) -> None:
+    manifest = json.loads((walked.workspace / "datasets/tiny/shards/manifest.json").read_text())
+    stages = {stage["stage"]: stage for stage in manifest["funnel"]}
+    verdicts = {**stages["rules"]["dropped"], **stages["images"]["dropped"], "kept": stages["images"]["rows_kept"]}
+    assert verdicts == World(web).expected_counts()
+    assert sum(split["samples"] for split in manifest["splits"].values()) == verdicts["kept"]
+
+
+def test_each_kept_pair_is_the_right_one(walked: Wit, web: TinyWebConfig) -> None:
+    shards = walked.workspace / "datasets/tiny/shards"
+    packed = {
+        (row["url"], row["caption"])
+        for split in ("train", "val")
+        for row in pq.read_table(shards / split / "samples.parquet").to_pylist()
+    }
+    truth = World(web).truth()
+    surely_kept = {(pair.image_url, pair.caption) for pair in truth if pair.reason is None and pair.group is None}
+    may_be_kept = surely_kept | {(pair.image_url, pair.caption) for pair in truth if pair.group is not None}
+    assert surely_kept <= packed <= may_be_kept
+
+
+def test_it_ends_with_results_and_a_report(walked: Wit) -> None:
+    folder = walked.workspace / "evals/tiny"
+    rows = {row["set"]: row for row in json.loads((folder / "summary.json").read_text())["rows"]}
+    assert {"tiny-web-unseen", "tiny-web-seen"} <= set(rows)
+    assert "tiny-web-unseen" in (folder / "report.html").read_text()
+    metrics = [json.loads(line) for line in (walked.workspace / "runs/tiny/metrics.jsonl").read_text().splitlines()]
+    losses = [line["loss"] for line in metrics if line["kind"] == "train"]
+    assert losses[-1] < losses[0]
+
+
+def test_the_same_command_again_does_nothing_again(walked: Wit, web: TinyWebConfig) -> None:
+    before = {path: path.stat().st_mtime_ns for path in walked.workspace.rglob("*.tar")}
+    said = walked.ok("reproduce", "tiny", *dataset_options(web, "dataset."), *TRAINING)
+    assert said.count("(done before)") >= 5
+    assert {path: path.stat().st_mtime_ns for path in walked.workspace.rglob("*.tar")} == before
+
+
+def test_why_follows_a_pair_from_page_to_shard(walked: Wit, web: TinyWebConfig) -> None:
+    truth = World(web).truth()
+    kept = next(pair for pair in truth if pair.reason is None and pair.group is None)
+    told = walked.ok("why", "tiny", kept.image_url)
+    assert "rules     kept" in told and "image     kept" in told and ".tar sample" in told
+    opted_out = next(pair for pair in truth if pair.reason == "opted_out")
+    assert "opted_out" in walked.ok("why", "tiny", opted_out.image_url)
+    nothing = walked.run("why", "tiny", "http://nowhere.example/x.jpg")
+    assert nothing.returncode == 2 and nothing.stderr.startswith("error: http://nowhere.example/x.jpg: no pair")
+
+
+def test_another_configuration_under_the_same_name_is_refused(walked: Wit) -> None:
+    refused = walked.run("pretrain", "tiny", "--train.epochs", "9")
+    assert refused.returncode == 2
+    assert "train.epochs: 4 then, 9 now" in refused.stderr and "Traceback" not in refused.stderr
+
+
+def test_killed_five_times_the_shards_are_those_of_an_undisturbed_run(
+    walked: Wit, web: TinyWebConfig, prefect_server: PrefectServer, tmp_path: Path
+) -> None:
+    wit = Wit(prefect_server, tmp_path / "workspace")
+    command = ["build-dataset", "tiny", *dataset_options(web)]
+    for line in KILL_AFTER:
+        status, said = wit.signal_at(line, signal.SIGKILL, command)
+        assert status == -signal.SIGKILL, said
+        assert wait_until_quiet(wit.workspace) == []
+    wit.ok(*command)
+    assert shard_bytes(wit.workspace) == shard_bytes(walked.workspace)
+
+
+def test_ctrl_c_leaves_no_process_and_says_how_to_go_on(
+    walked: Wit, prefect_server: PrefectServer, tmp_path: Path
+) -> None:
+    shards = walked.workspace / "datasets/tiny/shards"
+    wit = Wit(prefect_server, tmp_path / "workspace")
+    command = ["pretrain", "tiny", "--dataset", str(shards), "--train.epochs", "200", "--train.global-batch", "32"]
+    status, said = wit.signal_at("step ", signal.SIGINT, command)
+    assert status == 130 and "go on with the same command" in said, said
+    assert wait_until_quiet(wit.workspace) == []
+    assert list((wit.workspace / "runs/tiny/checkpoints").glob("step-*/checkpoint.json"))
