@@ -13,6 +13,7 @@ from functools import partial
 
 import psutil
 
+from flows.launcher import die_with_parent
 from flows.plugin import CHECKOUT
 
 POOL = "local"
