@@ -89,7 +89,7 @@ def write_inputs(folder: Path, captions: int, queries: int) -> None:
 
 def run_sql(folder: Path, mode: str) -> dict[str, float]:
     """Build the index and match with one thread; seconds of the processor and of the clock."""
-    config = MatchConfig(mode=mode, query=QueryConfig(memory_limit_mb=MEMORY_LIMIT_MB, threads=1))  # type: ignore[arg-type]
+    config = MatchConfig(mode=mode, query=QueryConfig(memory_limit_mb=MEMORY_LIMIT_MB, threads=1))
     out = folder / mode
     out.mkdir(exist_ok=True)
     built = time.process_time()
@@ -162,7 +162,7 @@ def assert_same_matches(folder: Path) -> int:
     ours, theirs = (pq.read_table(folder / name / MATCHES_FILE) for name in ("metaclip-exact", "pyahocorasick"))
     if not ours.cast(theirs.schema).equals(theirs):
         raise AssertionError("the matches differ")
-    return ours.num_rows
+    return int(ours.num_rows)
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, TypeVar, cast
+from typing import Any, Literal, TypeVar, cast
 
 from prefect import flow, get_run_logger
 from prefect.futures import PrefectFuture
@@ -54,10 +54,15 @@ class Funnel:
     task_runner=cast(TaskRunner[PrefectFuture[Any]], ThreadPoolTaskRunner(max_workers=PARTS_AT_ONCE)),
     persist_result=False,
 )
-def build_dataset(config: BuildDatasetConfig = tiny().dataset, workspace: str = "") -> str:
+def build_dataset(
+    config: BuildDatasetConfig = tiny().dataset,
+    workspace: str = "",
+    until: Literal["selection", "shards"] = "shards",
+) -> str:
     """Build a data set: find pairs, judge them, download the images, judge those, pack shards.
 
-    Returns the folder of shards; docs/shards.md is its contract.
+    Returns the folder of shards, docs/shards.md is its contract; `until="selection"` stops before the download and returns
+    the folder of the pairs that would be downloaded.
     """
     space = Workspace.at(workspace)
     data = space.dataset(config.name)
@@ -70,15 +75,22 @@ def build_dataset(config: BuildDatasetConfig = tiny().dataset, workspace: str = 
         funnel.add("rules", [verdicts])
         selected = select_pairs(config, verdicts, pairs, data)
         funnel.add("selection", [selected])
+        if until == "selection":
+            return finish(config, funnel, selected)
         parts = cut_parts(config, selected, data)
         downloads = download_parts(config, parts, data)
         funnel.add("download", downloads)
         images = judge_images(config, parts, downloads, space, data)
         funnel.add("images", [images])
         shards = pack_shards(config, images, downloads, funnel, data)
+        return finish(config, funnel, shards)
+
+
+def finish(config: BuildDatasetConfig, funnel: Funnel, last: StageResult) -> str:
+    """Show the funnel, and where the last stage lies."""
     publish_funnel(config.name, funnel.stages)
-    get_run_logger().info(f"shards: {shards.out}")
-    return str(shards.out)
+    get_run_logger().info(f"{last.record.stage}: {last.out}")
+    return str(last.out)
 
 
 @contextmanager

@@ -33,7 +33,7 @@ USAGE = """usage: wit COMMAND ...
 From the web to a zero-shot classifier:
   wit demo                        the whole walk on the embedded tiny web
   wit reproduce RECIPE            build-dataset, pretrain and evaluate, one after the other
-  wit build-dataset RECIPE        crawl or read pairs, filter, download, pack shards
+  wit build-dataset RECIPE        crawl or read pairs, filter, download, pack shards (--until selection: no download)
   wit pretrain RECIPE             train CLIP on them
   wit evaluate RECIPE             zero-shot accuracy, retrieval, report.html
 
@@ -109,30 +109,33 @@ def _recipe_and_options(arguments: list[str], command: str) -> tuple[Recipe, lis
     return recipe("tiny"), arguments
 
 
-def _configured(default: ConfigT, options: list[str], command: str) -> tuple[ConfigT, str]:
-    """The configuration with the options laid over it, and the workspace."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+def _configured(default: ConfigT, options: list[str], command: str) -> tuple[ConfigT, dict[str, str]]:
+    """The configuration with the options laid over it, and the flow's other parameters."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, prog=f"wit {command}")
     parser.add_argument("--workspace", default="")
+    if command == "build-dataset":
+        parser.add_argument("--until", choices=("selection", "shards"), default="shards")
     ours, theirs = parser.parse_known_args(options)
     config = tyro.cli(
         type(default),
         default=default,
         args=theirs,
-        prog=f"wit {command} RECIPE [--workspace FOLDER]",
+        prog=f"wit {command} RECIPE [--workspace FOLDER]"
+        + (" [--until selection]" if command == "build-dataset" else ""),
         config=(tyro.conf.AvoidSubcommands, tyro.conf.FlagConversionOff),
     )
-    return config, ours.workspace
+    return config, vars(ours)
 
 
 def _run_flow(
-    command: str, pick: Callable[[Recipe], Any], flow_of: Callable[[], Callable[[Any, str], str]]
+    command: str, pick: Callable[[Recipe], Any], flow_of: Callable[[], Callable[..., str]]
 ) -> Callable[[list[str]], None]:
     def run_command(arguments: list[str]) -> None:
         chosen, options = _recipe_and_options(arguments, command)
-        config, workspace = _configured(pick(chosen), options, command)
+        config, others = _configured(pick(chosen), options, command)
         flow = flow_of()
         quiet_engine()
-        print(flow(config, workspace))
+        print(flow(config, **others))
 
     return run_command
 

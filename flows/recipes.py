@@ -80,12 +80,32 @@ def cc12m() -> Recipe:
         name="cc12m",
         dataset=BuildDatasetConfig(
             name="cc12m",
-            source=SourceConfig(url_list=UrlListConfig(paths=("cc12m.tsv",))),
+            # The published file has no line of column names.
+            source=SourceConfig(url_list=UrlListConfig(paths=("cc12m.tsv",), column_names=("url", "caption"))),
             curate=CurateConfig(languages=()),
             download=DownloadConfig(processes=16, threads=64, short_side_px=224),
         ),
         pretrain=paper_rn50("cc12m-rn50", "cc12m"),
         evaluate=EvaluateConfig(name="cc12m-rn50", run="cc12m-rn50"),
+    )
+
+
+def url_list() -> Recipe:
+    """Your own list of URL-caption pairs: --source.url-list.paths FILE, the paper's ViT-B/32."""
+    return Recipe(
+        name="url-list",
+        dataset=BuildDatasetConfig(
+            name="url-list",
+            source=SourceConfig(url_list=UrlListConfig(paths=("pairs.parquet",))),
+            download=DownloadConfig(processes=2, threads=64, short_side_px=224),
+        ),
+        pretrain=PretrainConfig(
+            name="url-list",
+            dataset="url-list",
+            model=ClipConfig(embed_dim=512, vision=VitConfig(), text=TextConfig()),
+            train=TrainConfig(precision="bf16", loader_threads=16, global_batch=1_024, epochs=32),
+        ),
+        evaluate=EvaluateConfig(name="url-list", run="url-list"),
     )
 
 
@@ -134,7 +154,13 @@ def paper_rn50(name: str, dataset: str) -> PretrainConfig:
     )
 
 
-RECIPES: dict[str, Callable[[], Recipe]] = {"tiny": tiny, "cc12m": cc12m, "yfcc15m": yfcc15m, "wit400m": wit400m}
+RECIPES: dict[str, Callable[[], Recipe]] = {
+    "tiny": tiny,
+    "url-list": url_list,
+    "cc12m": cc12m,
+    "yfcc15m": yfcc15m,
+    "wit400m": wit400m,
+}
 
 
 def recipe(name: str) -> Recipe:

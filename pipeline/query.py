@@ -77,6 +77,7 @@ def query_rows(name: str, config: QueryConfig | None = None, **params: object) -
 @contextmanager
 def _connection(config: QueryConfig, values: Sequence[object] | Any) -> Iterator[Any]:
     with tempfile.TemporaryDirectory(prefix="wit-duckdb-") as spill, duckdb.connect() as connection:
+        connection.execute("set enable_progress_bar = false")  # DuckDB draws one over the log of a slow statement
         connection.execute("set temp_directory = $folder", {"folder": spill})
         connection.execute("set memory_limit = $limit", {"limit": f"{config.memory_limit_mb}MB"})
         if config.threads:

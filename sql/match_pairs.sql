@@ -7,23 +7,32 @@
 -- A blank-padded query is a substring of the blank-padded text exactly if its words (split at each blank, so possibly empty)
 -- are a run of the text's words. Every word of a text is therefore tried as the first of a query, then with the next
 -- word, and so on for as long as some query goes on; only the rare query of more than 4 words is looked up as a substring.
-with spaced as (
+-- Pairs that cannot match get a null text instead of a `where`: the optimiser must know that there are more texts than
+-- queries, lest it build its hash tables on the texts.
+with captions as (
+    select pair_id, case when pair_id is not null and strlen(caption) <= $max_bytes then caption end as caption,
+    from read_parquet($pairs)
+),
+
+spaced as (
     select
         pair_id,
-        replace(replace(replace(replace(replace(replace(replace(
-            caption, ',', ' , '), '.', ' . '), ';', ' ; '), ':', ' : '), '?', ' ? '), '!', ' ! '), '`', ' ` ')
-        as caption,
-    from read_parquet($pairs)
-    where $exact and strlen(caption) <= $max_bytes and pair_id is not null
+        case
+            when $exact then replace(replace(replace(replace(replace(replace(replace(
+                caption, ',', ' , '), '.', ' . '), ';', ' ; '), ':', ' : '), '?', ' ? '), '!', ' ! '), '`', ' ` ')
+            else caption
+        end as caption,
+    from captions
 ),
 
 texts as (
-    select pair_id, replace(replace(replace(caption, chr(9), ' '), chr(10), ' '), chr(13), ' ') as text,
+    select
+        pair_id,
+        case
+            when $exact then replace(replace(replace(caption, chr(9), ' '), chr(10), ' '), chr(13), ' ')
+            else caption
+        end as text,
     from spaced
-    union all
-    select pair_id, caption as text,
-    from read_parquet($pairs)
-    where not $exact and caption is not null and pair_id is not null
 ),
 
 split_texts as (
@@ -43,37 +52,25 @@ starts as (
     from split_texts
 ),
 
-prefixes_1 as (select word_1, query_id, extends from read_parquet($prefixes) where depth = 1),
+runs_1 as (select word, node, query_id from read_parquet($prefixes) where depth = 1),
 
-prefixes_2 as (select word_1, word_2, query_id, extends from read_parquet($prefixes) where depth = 2),
+runs_2 as (select parent, word, node, query_id from read_parquet($prefixes) where depth = 2),
 
-prefixes_3 as (select word_1, word_2, word_3, query_id, extends from read_parquet($prefixes) where depth = 3),
+runs_3 as (select parent, word, node, query_id from read_parquet($prefixes) where depth = 3),
 
-prefixes_4 as (select word_1, word_2, word_3, word_4, query_id, longer from read_parquet($prefixes) where depth = 4),
+runs_4 as (select parent, word, query_id, longer from read_parquet($prefixes) where depth = 4),
 
 found as (
     select
         starts.pair_id,
         starts.padded,
-        [prefixes_1.query_id, prefixes_2.query_id, prefixes_3.query_id, prefixes_4.query_id] as query_ids,
-        prefixes_4.longer,
+        [runs_1.query_id, runs_2.query_id, runs_3.query_id, runs_4.query_id] as query_ids,
+        runs_4.longer,
     from starts
-    inner join prefixes_1 on starts.word_1 = prefixes_1.word_1
-    left join prefixes_2
-        on prefixes_1.extends
-        and starts.word_1 = prefixes_2.word_1
-        and starts.word_2 = prefixes_2.word_2
-    left join prefixes_3
-        on prefixes_2.extends
-        and starts.word_1 = prefixes_3.word_1
-        and starts.word_2 = prefixes_3.word_2
-        and starts.word_3 = prefixes_3.word_3
-    left join prefixes_4
-        on prefixes_3.extends
-        and starts.word_1 = prefixes_4.word_1
-        and starts.word_2 = prefixes_4.word_2
-        and starts.word_3 = prefixes_4.word_3
-        and starts.word_4 = prefixes_4.word_4
+    inner join runs_1 on starts.word_1 = runs_1.word
+    left join runs_2 on runs_1.node = runs_2.parent and starts.word_2 = runs_2.word
+    left join runs_3 on runs_2.node = runs_3.parent and starts.word_3 = runs_3.word
+    left join runs_4 on runs_3.node = runs_4.parent and starts.word_4 = runs_4.word
 ),
 
 occurrences as (

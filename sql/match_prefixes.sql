@@ -1,35 +1,42 @@
 -- The words that queries begin with, as a trie of depth 4: one row per distinct run of 1 to 4 first words.
 -- in   $queries   parquet: query_id (unique), query (words separated by single blanks, in the form in which the text is matched)
--- out  depth, word_1..word_4 (null beyond depth), query_id (of the query that is exactly these words, else null),
---      extends (whether a longer query begins with them), longer (at depth 4: the longer queries, as query_id and ' query ');
---      unique on (depth, word_1..word_4)
+-- out  depth, parent (node of the run without its last word; 0 at depth 1), word (the last word), node (null if no query goes on
+--      from here), query_id (of the query that is exactly this run, else null), longer (at depth 4: the longer queries, as
+--      query_id and ' query '); unique on (parent, word), in the order of (depth, parent, word)
 with queries as (
     select query_id, query, string_split(query, ' ') as words,
     from read_parquet($queries)
 ),
 
 beginnings as (
-    select 1 as depth, words[1] as word_1, null as word_2, null as word_3, null as word_4, query_id, query, len(words) as length,
+    select query_id, query, words, unnest(range(1, least(len(words), 4) + 1)) as depth,
     from queries
-    union all
-    select 2, words[1], words[2], null, null, query_id, query, len(words),
-    from queries
-    where len(words) >= 2
-    union all
-    select 3, words[1], words[2], words[3], null, query_id, query, len(words),
-    from queries
-    where len(words) >= 3
-    union all
-    select 4, words[1], words[2], words[3], words[4], query_id, query, len(words),
-    from queries
-    where len(words) >= 4
+),
+
+runs as (
+    select
+        depth,
+        words[:depth] as run,
+        min(query_id) filter (where len(words) = depth) as query_id,
+        bool_or(len(words) > depth) as goes_on,
+        list({'query_id': query_id, 'padded': ' ' || query || ' '} order by query_id)
+            filter (where depth = 4 and len(words) > 4) as longer,
+    from beginnings
+    group by depth, words[:depth]
+),
+
+nodes as (
+    select *, (row_number() over (order by depth, run))::integer as node,
+    from runs
 )
 
 select
-    depth, word_1, word_2, word_3, word_4,
-    min(query_id) filter (where length = depth) as query_id,
-    bool_or(length > depth) as extends,
-    list({'query_id': query_id, 'padded': ' ' || query || ' '} order by query_id) filter (where depth = 4 and length > 4) as longer,
-from beginnings
-group by depth, word_1, word_2, word_3, word_4
-order by depth, word_1, word_2, word_3, word_4
+    nodes.depth::tinyint as depth,
+    coalesce(parents.node, 0) as parent,
+    nodes.run[nodes.depth] as word,
+    case when nodes.goes_on then nodes.node end as node,
+    nodes.query_id,
+    nodes.longer,
+from nodes
+left join nodes as parents on nodes.run[:nodes.depth - 1] = parents.run
+order by nodes.depth, parent, word

@@ -116,10 +116,10 @@ def brute_force(matches: Matches, config: BalanceConfig) -> dict[str, tuple[bool
         for query in found:
             pairs_of[query].append(pair)
     t = config.pairs_per_query
-    taken = {
-        query: set(sorted(pairs, key=lambda pair, query=query: (draw(config.seed, pair, query), pair))[:t])
-        for query, pairs in pairs_of.items()
-    }
+    taken = {}
+    for query, pairs in pairs_of.items():
+        by_draw = sorted((draw(config.seed, pair, query), pair) for pair in pairs)
+        taken[query] = {pair for _, pair in by_draw[:t]}
     answer = {}
     for pair, found in matches.items():
         p = [min(1, t / len(pairs_of[query])) for query in found]
@@ -197,7 +197,7 @@ def test_a_query_of_many_pairs_gives_about_t_and_a_rare_one_all(tmp_path: Path) 
 def test_a_query_with_exactly_t_pairs_keeps_them_all(tmp_path: Path) -> None:
     matches = {pair_id(i): ["exactly"] for i in range(500)}
     for mode in ("sample", "cap"):
-        rows = balance(tmp_path / mode, matches, BalanceConfig(mode=mode, pairs_per_query=500))  # type: ignore[arg-type]
+        rows = balance(tmp_path / mode, matches, BalanceConfig(mode=mode, pairs_per_query=500))
         assert all(row["kept"] and row["keep_probability"] == 1 for row in rows)
 
 
@@ -251,7 +251,7 @@ def test_no_match_at_all(tmp_path: Path) -> None:
     assert balance(tmp_path / "fixed", {}, BalanceConfig()) == []
     for wish in ({"wanted_pairs": 5}, {"tail_share": 0.1}):
         with pytest.raises(InputError, match="no pair matched any query"):
-            balance(tmp_path / next(iter(wish)), {}, BalanceConfig(**wish))  # type: ignore[arg-type]
+            balance(tmp_path / next(iter(wish)), {}, BalanceConfig(**wish))
 
 
 def test_summary_of_parts(tmp_path: Path) -> None:

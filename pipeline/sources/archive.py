@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import IO, NamedTuple
 
-from fastwarc.warc import ArchiveIterator, WarcRecord, WarcRecordType
+from fastwarc.warc import ArchiveIterator, WarcHeaderMap, WarcRecord, WarcRecordType
 
 from pipeline.errors import InputError
 
@@ -36,11 +36,20 @@ class Record(NamedTuple):
     """A record, with the status and headers of its HTTP message if it holds one."""
 
     offset: int  # in the file, in bytes
-    url: str
-    date: str
+    headers: WarcHeaderMap
     http_status: int | None
     http_headers: tuple[tuple[str, str], ...]
     body: bytes
+
+    @property
+    def url(self) -> str:
+        """The address of the page that it is about, empty if it names none."""
+        return self.headers.get("WARC-Target-URI") or ""
+
+    @property
+    def date(self) -> str:
+        """When the record was made, as it says."""
+        return self.headers.get("WARC-Date") or ""
 
 
 class Losses:
@@ -146,6 +155,7 @@ def _read_run(stream: _Stream, start: int, kind: WarcRecordType, max_bytes: int)
     detail = "bytes that are no record"
     has_stopped = False
     try:
+        # Not `inplace`: in FastWARC 2.0.1 a record without Content-Length then has that of the one before.
         for record in ArchiveIterator(stream, parse_http=False, max_header_len=HEAD_BYTES):
             if last is not None:
                 yield pending
@@ -170,10 +180,10 @@ def _read_run(stream: _Stream, start: int, kind: WarcRecordType, max_bytes: int)
 def _read(record: WarcRecord, kind: WarcRecordType, max_bytes: int, stream: _Stream) -> Record | None:
     """The record read into memory, None if it is of another kind; raises _Damage where it is not what it says."""
     offset = record.stream_pos
-    length = record.headers.get("Content-Length") or ""
-    if not (length.isascii() and length.isdigit()):
+    length = record.content_length
+    if length == 0 and not (record.headers.get("Content-Length") or "").strip() == "0":
         raise _Damage("bad_record", offset, "no valid Content-Length")
-    if int(length) > max_bytes:
+    if length > max_bytes:
         raise _Damage("too_large", offset, f"{length} bytes")
     if not record.record_type & kind:
         return None
@@ -188,10 +198,10 @@ def _read(record: WarcRecord, kind: WarcRecordType, max_bytes: int, stream: _Str
         raise _Damage("bad_record", offset, str(error)) from error
     if len(body) > max_bytes:  # it was compressed within
         raise _Damage("too_large", offset, f"more than {max_bytes} bytes when decompressed")
-    url, date = record.headers.get("WARC-Target-URI") or "", record.headers.get("WARC-Date") or ""
     if not record.is_http_parsed:
-        return Record(offset, url, date, None, (), body)
-    return Record(offset, url, date, record.http_headers.status_code, record.http_headers.to_tuples(), body)
+        return Record(offset, record.headers, None, (), body)
+    http = record.http_headers
+    return Record(offset, record.headers, http.status_code, http.to_tuples(), body)
 
 
 def _has_bytes(file: IO[bytes] | _Stream, offset: int) -> bool:

@@ -26,8 +26,8 @@ TEXT_KEYS = ("alt", "title")
 IMAGE_MARK = b'"IMG@/src"'
 IMAGE_START = b'{"path":"IMG@/src"'
 LINKS_START = b'"Links":[{'
+DOUBTFUL = b"\\:,"  # before `"}`: the quotation mark may be an escaped one, or the first of a string
 ESCAPED_IMAGE_MARK = b'"IMG@\\/src"'  # some JSON writers escape the slash
-TEXT_MARKS = (b'"alt"', b'"title"')
 LANGUAGE_METAS = ("html@/lang", "html@/xml:lang")  # in lower case
 
 _STRING = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
@@ -37,12 +37,9 @@ _IMAGE = re.compile(rb'\{"path":"IMG@/src"(?:,%(s)s:%(s)s)*+\}' % {b"s": _STRING
 def read_wat(record: Record, token: str) -> ArchivePage | None:
     """The page of a WAT metadata record, None if it is none or has no images. Raises PageError if it cannot be read."""
     body = record.body
-    images = body.count(IMAGE_MARK) or body.count(ESCAPED_IMAGE_MARK)
-    if not images:
+    if IMAGE_MARK not in body and ESCAPED_IMAGE_MARK not in body:
         return None
-    if not any(mark in body for mark in TEXT_MARKS):
-        return _page(record, {}, (), images, token)
-    value = _parse(_without_other_links(body, images))
+    value = _parse(_without_other_links(body))
     payload = _at(value, "Envelope", "Payload-Metadata", "HTTP-Response-Metadata")
     if not payload:
         return None
@@ -55,39 +52,46 @@ def read_wat(record: Record, token: str) -> ArchivePage | None:
     for link in links if isinstance(links, list) else ():
         if not isinstance(link, dict) or link.get("path") != IMAGE_PATH:
             continue
-        found = [(key, text) for key in TEXT_KEYS if (text := _text(link.get(key))) and not text.isspace()]
-        if found:
-            image = _text(link.get("url"))
-            address = base.resolve(image) if image and not image.isspace() else None
-            rows += [ImageText(address, text, key) for key, text in found]
-        else:
+        texts = [(key, text) for key in TEXT_KEYS if (text := link.get(key))]
+        found = [(key, text) for key, text in texts if isinstance(text, str) and not text.isspace()]
+        if not found:
             textless += 1
+            continue
+        image = _text(link.get("url"))
+        address = base.resolve(image) if image and not image.isspace() else None
+        rows += [ImageText(address, text, key) for key, text in found]
     return _page(record, value, tuple(rows), textless, token)
 
 
-def _without_other_links(body: bytes, images: int) -> bytes:
-    """The JSON less the links before its last image that are no images, which are most of it: so it parses in less time.
+def _without_other_links(body: bytes) -> bytes:
+    """The JSON less the links before its last image that are no images, most of it, so that it parses in less time.
 
-    A quotation mark within a JSON string is always escaped, so `{"path":"IMG@/src"` can stand there only as what it looks
-    like, the start of an image's link, and `"Links":[{` before it as that of the list. Where the record is not written
-    as Common Crawl writes them (white space between tokens, `path` not first), it is returned as it is.
+    A quotation mark within a JSON string is always escaped, so `{"path":"IMG@/src"` can stand there only as what it
+    looks like, the start of an image's link, and the last `"Links":[{` before the first one as that of their list. Where
+    a record is not written as Common Crawl writes them (white space between tokens, `path` not first) it stays whole.
     """
-    first = body.find(IMAGE_START)
-    start = body.rfind(LINKS_START, 0, max(first, 0) + 1)
+    at = body.find(IMAGE_START)
+    start = body.rfind(LINKS_START, 0, max(at, 0) + 1)
     if start < 0:
         return body
     links: list[bytes] = []
-    at, end = first, 0
+    end = 0
     while at >= 0:
-        found = _IMAGE.match(body, at)
-        if found is None:
+        end = _end_of_link(body, at)
+        if end < 0:
             return body
-        links.append(found[0])
-        end = found.end()
+        links.append(body[at:end])
         at = body.find(IMAGE_START, end)
-    if len(links) != images:
-        return body
     return b"".join((body[: start + len(LINKS_START) - 1], b",".join(links), body[end:]))
+
+
+def _end_of_link(body: bytes, at: int) -> int:
+    """Where the image's link that starts at `at` ends, or -1."""
+    end = body.find(b'"}', at)
+    if end >= 0 and body[end - 1] not in DOUBTFUL:
+        return end + 2
+    found = _IMAGE.match(body, at)
+    return found.end() if found else -1
 
 
 def _parse(body: bytes) -> dict[str, Any]:
