@@ -180,7 +180,6 @@ def judge_images(
     data: DatasetFolders,
 ) -> StageResult:
     """One verdict per selected pair, now that its image is known."""
-    from pipeline.config import Settings
     from pipeline.images import (
         EVALUATION_HASHES,
         IMAGE_VERDICTS,
@@ -188,6 +187,7 @@ def judge_images(
         evaluation_tars,
         image_sources,
     )
+    from pipeline.settings import Settings
 
     sets = [str(space.evaluation_set(name)) for name in config.images.evaluation_sets]
     tars = evaluation_tars(sets)

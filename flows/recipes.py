@@ -13,12 +13,12 @@ from pipeline.config import (
     CurateConfig,
     DownloadConfig,
     ImageConfig,
-    Settings,
     ShardConfig,
     SourceConfig,
     UrlListConfig,
 )
 from pipeline.errors import InputError
+from pipeline.settings import Settings
 
 
 class Recipe(Settings):

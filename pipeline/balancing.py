@@ -16,10 +16,10 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 from upath import UPath
 
-from pipeline.config import Settings
 from pipeline.errors import InputError
 from pipeline.matching import COUNTS_FILE, MATCHES_FILE
 from pipeline.query import SPEED_ONLY, QueryConfig, query_rows, query_to_parquet
+from pipeline.settings import Settings
 from pipeline.stage import Counts, Stage
 
 ENTRIES_FILE = "entries.parquet"

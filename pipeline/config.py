@@ -4,18 +4,13 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from pipeline.query import SPEED_ONLY, QueryConfig
+from pipeline.settings import Settings
 from pipeline.tiny_web.config import TinyWebConfig
 
 USER_AGENT = "webimagetext/0.1 (research crawler; set a contact address in the configuration)"
-
-
-class Settings(BaseModel):
-    """Base of all settings: frozen, complete, and an unknown field is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class CrawlConfig(Settings):

@@ -29,7 +29,7 @@ OPT_OUTS = ("noai", "noimageai", "noindex", "noimageindex", "noml")
 OPENER_USED_FILE = "opener-used"
 WORKER_DIED = 70  # exit status
 HEALTHY_EXITS = (None, 0, -signal.SIGTERM)  # running, done, and how a pool ends its workers
-WATCH_EVERY_S = 0.2
+WATCH_EVERY_S = 0.02  # a pool forgets a dead worker within 0.1 s; no interpreter starts and ends faster than this
 PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 
 

@@ -11,11 +11,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from upath import UPath
 
-from pipeline.config import ImageConfig, Settings
+from pipeline.config import ImageConfig
 from pipeline.curate import SELECTED_FILE, counts_of
 from pipeline.download import RESULTS_FILE
 from pipeline.errors import InputError
 from pipeline.query import QueryConfig, query_to_parquet
+from pipeline.settings import Settings
 from pipeline.stage import Counts, Stage
 
 EVALUATION_HASHES_FILE = "evaluation_hashes.parquet"

@@ -17,9 +17,9 @@ import pyarrow.parquet as pq
 from pydantic import Field
 from upath import UPath
 
-from pipeline.config import Settings
 from pipeline.queries.text import normalise_column
 from pipeline.query import SPEED_ONLY, QueryConfig, query_rows, query_to_parquet
+from pipeline.settings import Settings
 from pipeline.stage import Counts, Stage, is_local
 
 QUERIES_FILE = "queries.parquet"

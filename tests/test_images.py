@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from upath import UPath
 
-from pipeline.config import ImageConfig, Settings
+from pipeline.config import ImageConfig
 from pipeline.errors import InputError
 from pipeline.images import (
     EVALUATION_HASHES,
@@ -28,6 +28,7 @@ from pipeline.images import (
     image_sources,
 )
 from pipeline.query import QueryConfig, query_to_parquet
+from pipeline.settings import Settings
 from pipeline.stage import StageResult
 
 RULES = ImageConfig(min_side_px=64, max_aspect_ratio=3.0, min_bytes=500)

@@ -21,10 +21,11 @@ from downloaded_parts import Pair, write_part
 from PIL import Image
 from upath import UPath
 
-from pipeline.config import BuildDatasetConfig, ImageConfig, Settings, ShardConfig
+from pipeline.config import BuildDatasetConfig, ImageConfig, ShardConfig
 from pipeline.errors import InputError
 from pipeline.images import EVALUATION_HASHES, IMAGE_VERDICTS, ImageVerdictsConfig, image_sources
 from pipeline.query import QueryConfig, query_to_parquet
+from pipeline.settings import Settings
 from pipeline.shards import SHARDS, FunnelStage, ShardsConfig
 from pipeline.stage import StageResult
 

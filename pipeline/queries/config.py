@@ -6,8 +6,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from pipeline.config import Settings
 from pipeline.query import SPEED_ONLY, QueryConfig
+from pipeline.settings import Settings
 
 Source = Literal["given", "number", "wordnet", "unigram", "bigram", "title"]
 

@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import IO, NamedTuple
 
-from fastwarc.warc import ArchiveIterator, WarcHeaderMap, WarcRecord, WarcRecordType
+from fastwarc.warc import ArchiveIterator, HeaderMap, WarcRecord, WarcRecordType
 
 from pipeline.errors import InputError
 
@@ -36,7 +36,7 @@ class Record(NamedTuple):
     """A record, with the status and headers of its HTTP message if it holds one."""
 
     offset: int  # in the file, in bytes
-    headers: WarcHeaderMap
+    headers: HeaderMap
     http_status: int | None
     http_headers: tuple[tuple[str, str], ...]
     body: bytes

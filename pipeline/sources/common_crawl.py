@@ -15,8 +15,8 @@ from fastwarc.warc import WarcRecordType
 from pydantic import Field
 from upath import UPath
 
-from pipeline.config import Settings
 from pipeline.errors import InputError
+from pipeline.settings import Settings
 from pipeline.sources.archive import Losses, read_records
 from pipeline.sources.archive_page import ArchivePage, PageError
 from pipeline.sources.files import expand, is_remote, open_seekable, sha256_file

@@ -50,16 +50,10 @@ def read_wat(record: Record, token: str) -> ArchivePage | None:
     rows: list[ImageText] = []
     textless = 0
     for link in links if isinstance(links, list) else ():
-        if not isinstance(link, dict) or link.get("path") != IMAGE_PATH:
-            continue
-        texts = [(key, text) for key in TEXT_KEYS if (text := link.get(key))]
-        found = [(key, text) for key, text in texts if isinstance(text, str) and not text.isspace()]
-        if not found:
-            textless += 1
-            continue
-        image = _text(link.get("url"))
-        address = base.resolve(image) if image and not image.isspace() else None
-        rows += [ImageText(address, text, key) for key, text in found]
+        if isinstance(link, dict) and link.get("path") == IMAGE_PATH:
+            found = _rows(link, base) if link.get("alt") or link.get("title") else ()
+            textless += not found
+            rows += found
     return _page(record, value, tuple(rows), textless, token)
 
 
@@ -135,6 +129,13 @@ def _address(record: Record, value: dict[str, Any]) -> str:
     if not url:
         raise PageError("no_url", "the page has no address")
     return url
+
+
+def _rows(link: dict[str, Any], base: BaseUrl) -> list[ImageText]:
+    image = _text(link.get("url"))
+    url = base.resolve(image) if image and not image.isspace() else None
+    texts = ((key, link.get(key)) for key in TEXT_KEYS)
+    return [ImageText(url, text, key) for key, text in texts if isinstance(text, str) and text and not text.isspace()]
 
 
 def _page(record: Record, value: dict[str, Any], rows: tuple[ImageText, ...], textless: int, token: str) -> ArchivePage:

@@ -19,8 +19,8 @@ from urllib.parse import quote, unquote_plus
 from pydantic import Field
 from upath import UPath
 
-from pipeline.config import Settings
 from pipeline.errors import InputError
+from pipeline.settings import Settings
 from pipeline.sources.files import expand, is_remote, open_stream, sha256_file
 from pipeline.sources.text_rows import TextRows
 from pipeline.stage import Counts, Stage

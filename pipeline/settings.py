@@ -1,0 +1,11 @@
+"""The base of all settings of the data side."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Settings(BaseModel):
+    """Frozen, complete, and an unknown field is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")

@@ -1,0 +1,165 @@
+"""`wit`: every mistake of a person gives one clear line and a status that is not 0."""
+
+from __future__ import annotations
+
+import logging
+import re
+import shlex
+import socket
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from flows import cli
+from flows.recipes import RECIPES
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def wit(
+    prefect_harness: None, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Any:
+    """Runs a command in a workspace of its own; gives status and the last line of stderr."""
+    monkeypatch.setenv("WIT_WORKSPACE", str(tmp_path / "workspace"))
+    # Prefect's console handler writes to the stderr of the test that came first.
+    monkeypatch.setattr(logging, "raiseExceptions", False)
+
+    def run(*arguments: str) -> tuple[int, str]:
+        capfd.readouterr()
+        status = cli.run(arguments)
+        said = capfd.readouterr().err
+        assert "Traceback" not in said, said
+        return status, ([line for line in said.splitlines() if line.startswith("error:")] or [""])[-1]
+
+    return run
+
+
+def listed(path: Path) -> list[str]:
+    return ["build-dataset", "url-list", "--source.url-list.paths", str(path)]
+
+
+def test_help_and_unknown_words(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run([]) == 0
+    assert "wit demo" in capsys.readouterr().out
+    assert cli.run(["frobnicate"]) == 2
+    assert "no command 'frobnicate'; one of demo" in capsys.readouterr().err
+    assert cli.run(["pretrain", "huge"]) == 2
+    assert "no recipe 'huge'; one of tiny" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--train.epoch", "3"], "Unrecognized options"),
+        (["--train.epochs", "three"], "--train.epochs"),
+        (["--train.epochs", "0"], "greater than or equal to 1"),
+        (["--train.global-batch", "129"], "not divisible by 2 processes"),
+        (["--model.vision.heads", "7"], "attention heads"),
+    ],
+)
+def test_a_wrong_field_is_named(options: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        cli.run(["pretrain", "tiny", *options])
+    assert stopped.value.code == 2
+    said = re.sub(r"[\s│]+", " ", capsys.readouterr().err)
+    assert told in said
+
+
+def test_lists_that_cannot_be_read(wit: Any, tmp_path: Path) -> None:
+    pq.write_table(pa.table({"link": ["http://h/1.jpg"], "caption": ["A red circle"]}), tmp_path / "columns.parquet")
+    pq.write_table(
+        pa.table({"url": pa.array([], pa.string()), "caption": pa.array([], pa.string())}), tmp_path / "empty.parquet"
+    )
+    (tmp_path / "torn.parquet").write_bytes(b"PAR1 and then nothing")
+    (tmp_path / "pairs.txt").write_text("http://h/1.jpg\tA red circle\n")
+    for name, told in {
+        "columns.parquet": "has no column 'url', it has 'link', 'caption'; set source.url_list.url_column",
+        "empty.parquet": "holds no rows",
+        "torn.parquet": "torn.parquet",
+        "absent.parquet": "absent.parquet",
+        "pairs.txt": "source.url_list.format",
+    }.items():
+        status, said = wit(*listed(tmp_path / name))
+        assert status == 2 and told in said and name in said, (name, said)
+
+
+def test_a_caption_of_a_megabyte_is_one_dropped_row(
+    wit: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    captions = ["x y " * 250_000, "A photograph of a red house"]
+    pq.write_table(
+        pa.table({"url": ["http://h/1.jpg", "http://h/2.jpg"], "caption": captions}), tmp_path / "pairs.parquet"
+    )
+    assert wit(*listed(tmp_path / "pairs.parquet"), "--until", "selection") == (0, "")
+    verdicts = pq.read_table(tmp_path / "workspace/datasets/url-list/verdicts/verdicts.parquet")
+    assert sorted(verdicts["drop_reason"].to_pylist(), key=str) == [None, "long_caption"]
+
+
+def test_training_without_data_says_what_to_run_first(wit: Any) -> None:
+    status, said = wit("pretrain", "tiny")
+    assert status == 2 and "wit build-dataset tiny" in said
+    status, said = wit("evaluate", "tiny")
+    assert status == 2 and "wit pretrain tiny" in said
+
+
+def test_a_port_in_use_is_named(wit: Any) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        status, said = wit(
+            "build-dataset", "tiny", "--source.tiny-web.base-port", str(port), "--source.tiny-web.pairs", "60"
+        )
+    assert status == 2 and str(port) in said
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's /dev/full")
+def test_a_full_disk_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def write(_arguments: list[str]) -> None:
+        Path("/dev/full").write_text("anything")
+
+    monkeypatch.setitem(cli.COMMANDS, "recipes", write)
+    assert cli.run(["recipes"]) == 1
+    assert "No space left" in capsys.readouterr().err
+
+
+def readme_commands() -> list[str]:
+    text = (CHECKOUT / "README.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```console\n(.*?)```", text, re.DOTALL)
+    return [
+        line[2:].split("  #")[0].strip() for block in blocks for line in block.splitlines() if line.startswith("$ ")
+    ]
+
+
+@pytest.mark.parametrize("command", [line for line in readme_commands() if line.startswith("wit ")])
+def test_every_wit_command_of_the_readme_is_understood(command: str) -> None:
+    """What the flows then do is tests/test_walk.py; here the words must mean a valid configuration."""
+    words = shlex.split(command)[1:]
+    assert words[0] in cli.COMMANDS
+    if words[0] in ("recipes", "why", "tiny-web"):
+        return
+    assert words[1] in RECIPES
+    pick = {"build-dataset": "dataset", "pretrain": "pretrain", "evaluate": "evaluate"}.get(words[0])
+    recipe = RECIPES[words[1]]()
+    default = getattr(recipe, pick) if pick else recipe
+    config, _ = cli._configured(default, words[2:], words[0])
+    assert type(config) is type(default)
+
+
+def test_the_other_commands_of_the_readme_exist() -> None:
+    makefile = (CHECKOUT / "Makefile").read_text(encoding="utf-8")
+    flows = {"build-dataset", "pretrain", "evaluate"}
+    for command in readme_commands():
+        words = shlex.split(command)
+        if words[0] == "make":
+            assert re.search(rf"^{words[1]}:", makefile, re.MULTILINE), command
+        elif words[0] == "prefect":
+            assert words[:3] == ["prefect", "deployment", "run"] and words[3] in flows, command
+        elif words[0] == "cp":
+            assert (CHECKOUT / words[1]).exists(), command
+        else:
+            assert words[0] in ("wit", "source", "docker"), command
