@@ -1,0 +1,25 @@
+"""`make bench`: every benchmark that compares with a peer, one after the other; each prints its own table."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+
+PEERS = {"bench_matching": "ahocorasick", "bench_extract": "warcio"}
+
+
+def main() -> int:
+    """Run them; returns 1 if one failed or missed its peer."""
+    failed = 0
+    for benchmark, peer in PEERS.items():
+        if importlib.util.find_spec(peer) is None:
+            print(f"{benchmark}: skipped, {peer} is not installed; pip install -e '.[bench]' brings the peers")
+            failed = 1
+            continue
+        failed |= subprocess.run([sys.executable, "-m", f"benchmarks.{benchmark}"], check=False).returncode != 0
+    return int(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
