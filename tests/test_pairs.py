@@ -60,6 +60,7 @@ def test_a_row_in_full(tmp_path: Path) -> None:
     ).hexdigest()[:32]
     assert rows == [
         {
+            "part": 0,
             "source": "a.csv",
             "row": 0,
             "url": "HTTP://User@Ex\u00e4mple.com:80/a/../b.jpg?utm_id=1#x",

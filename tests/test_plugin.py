@@ -108,7 +108,8 @@ def test_deployments_hold_no_path_and_trainings_wait_for_each_other(deployed: Pr
         assert deployment["entrypoint"] == f"flows.{flow.replace('-', '_')}.{flow.replace('-', '_')}"
         assert str(CHECKOUT) not in json.dumps(deployment)
         assert deployment["description"]
-        assert set(deployment["parameter_openapi_schema"]["properties"]) == {"config", "workspace"}
+        parameters = {"config", "workspace"} | ({"until"} if flow == "build-dataset" else set())
+        assert set(deployment["parameter_openapi_schema"]["properties"]) == parameters
         limit = deployment["global_concurrency_limit"]
         assert (limit and limit["limit"]) == (1 if flow == "pretrain" else None)
 
