@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import argparse
 import errno
+import signal
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from types import FrameType
 from typing import Any, TypeVar
 
 from flows.console import quiet_engine, quiet_environment
@@ -48,7 +51,24 @@ Every field of a configuration is an option after RECIPE: wit pretrain tiny --tr
 
 def main() -> None:
     """Entry point of `wit`: a person's mistake gives one line and status 2, never a traceback."""
-    sys.exit(run(sys.argv[1:]))
+    interrupted = threading.Event()
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        interrupted.set()
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, interrupt)
+    arguments = sys.argv[1:]
+    try:
+        status = run(arguments)
+    except Exception:
+        # Where Ctrl-C meets the engine in the middle of a request, it comes out as another exception.
+        if not interrupted.is_set():
+            raise
+        status = FAILURE_STATUS
+    if interrupted.is_set() and status == FAILURE_STATUS:
+        status = _stopped(arguments)
+    sys.exit(status)
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -75,8 +95,12 @@ def run(arguments: Sequence[str]) -> int:
             f"{error}; free space or choose another --workspace, then run the same command again", FAILURE_STATUS
         )
     except KeyboardInterrupt:
-        return _failed(f"stopped; go on with the same command: wit {' '.join(arguments)}", INTERRUPTED_STATUS)
+        return _stopped(arguments)
     return 0
+
+
+def _stopped(arguments: Sequence[str]) -> int:
+    return _failed(f"stopped; go on with the same command: wit {' '.join(arguments)}", INTERRUPTED_STATUS)
 
 
 def _failed(message: str, status: int) -> int:
