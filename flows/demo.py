@@ -86,7 +86,11 @@ def _watchable(port: int) -> Iterator[None]:
 
 def _ending(folder: Path, space: Workspace, recipe: Recipe, seconds: float) -> str:
     rows: list[dict[str, Any]] = json.loads((folder / "summary.json").read_text(encoding="utf-8"))["rows"]
-    table = "\n".join(f"  {row}" for row in rows)
+    table = "\n".join(
+        f"  {row['set']:<20} {row['accuracy_percent']:.1f} % right "
+        f"[{row['low_percent']:.1f}, {row['high_percent']:.1f}], by chance {row['chance_percent']:.1f} %"
+        for row in rows
+    )
     return f"""
 The walk took {int(seconds) // 60} min {int(seconds) % 60} s.
 
