@@ -84,6 +84,15 @@ def _watchable(port: int) -> Iterator[None]:
             yield
 
 
+def _example_url(space: Workspace, recipe: Recipe) -> str:
+    """The image of the first sample: one that `wit why` has something to tell of."""
+    import pyarrow.parquet as pq
+
+    # By path: the demo's workspace is local, for runs have to be.
+    samples = pq.ParquetFile(space.shards(recipe.dataset.name).path + "/train/samples.parquet").read(columns=["url"])
+    return str(samples["url"][0].as_py())
+
+
 def _ending(folder: Path, space: Workspace, recipe: Recipe, seconds: float) -> str:
     rows: list[dict[str, Any]] = json.loads((folder / "summary.json").read_text(encoding="utf-8"))["rows"]
     table = "\n".join(
@@ -100,8 +109,9 @@ The walk took {int(seconds) // 60} min {int(seconds) % 60} s.
   shards      {space.shards(recipe.dataset.name)}
   model       {space.run(recipe.pretrain.name)}
 
-What to do next
-  wit why tiny http://127.0.0.1:{recipe.dataset.source.tiny_web.base_port}/     what became of the pairs of a page
+What to do next (first: source .venv/bin/activate)
+  wit why tiny {_example_url(space, recipe)}
+                                  what became of a pair, from page to shard
   wit tiny-web                    look at the embedded web in a browser
   wit pretrain tiny --name longer --train.epochs 30
   make up                         Prefect's server, a worker and the deployments: prefect deployment run build-dataset

@@ -23,7 +23,7 @@ from pipeline.errors import InputError
 from pipeline.images import IMAGE_VERDICTS_FILE
 from pipeline.jpeg import as_rgb, size_px
 from pipeline.query import query_to_parquet
-from pipeline.stage import Counts, Stage, input_digest
+from pipeline.stage import Counts, Stage, deciding_settings, input_digest
 
 FORMAT_VERSION = 1
 SPLITS = ("train", "val")
@@ -211,7 +211,7 @@ def _write_manifest(file: Path, splits: dict[str, list[Row]], settings: ShardsCo
     manifest = {
         "format_version": FORMAT_VERSION,
         "name": settings.config.name,
-        "config": settings.config.model_dump(mode="json"),
+        "config": deciding_settings(settings.config),
         "funnel": [stage.model_dump(mode="json") for stage in settings.funnel],
         "splits": {
             split: {"samples": sum(shard["samples"] for shard in shards), "shards": shards}

@@ -181,6 +181,7 @@ def test_the_manifest_tells_the_truth(packed: StageResult, sources: list[UPath])
         manifest, sort_keys=True, indent=2, ensure_ascii=False
     ) + "\n"
     assert (manifest["format_version"], manifest["name"]) == (1, "tiny")
+    assert "threads" not in manifest["config"]["download"]  # nor anything else that only changes the speed
     assert BuildDatasetConfig.model_validate(manifest["config"]) == config_of().config
     assert manifest["funnel"] == [{"stage": "found", "rows_in": 60, "rows_kept": 52, "dropped": {"no_caption": 8}}]
     assert list(manifest["parents"]) == ["image_verdicts"]

@@ -113,6 +113,7 @@ def _pair(folder: Folder, tar: str, row: dict[str, Any]) -> Pair:
 def _read_parquet(folder: Folder, name: str) -> pa.Table:
     try:
         with folder.open(name) as file:
-            return pq.read_table(file)
+            # Not pq.read_table: its scanner leaves a thread behind that aborts a process which ends soon after (pyarrow 26).
+            return pq.ParquetFile(file).read()
     except (FileNotFoundError, pa.ArrowInvalid) as error:
         raise InputError(f"{folder.path}/{name}: not readable Parquet ({error}); {REBUILD}") from error
