@@ -66,6 +66,7 @@ def _recipe(options: DemoOptions) -> Recipe:
 @contextmanager
 def _watchable(port: int) -> Iterator[None]:
     """Prefect's server and UI for the length of the block, unless one is configured or runs already."""
+    from prefect.logging.handlers import APILogHandler
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
     from flows.stack import port_problem, running_server
@@ -82,6 +83,7 @@ def _watchable(port: int) -> Iterator[None]:
         with running_server(port) as api_url, temporary_settings({PREFECT_API_URL: api_url}):
             print(f"Watch it in Prefect's UI: {api_url.removesuffix('/api')}\n", flush=True)
             yield
+            APILogHandler().flush()  # before the server that the last lines go to is gone
 
 
 def _example_url(space: Workspace, recipe: Recipe) -> str:
