@@ -9,6 +9,10 @@ from pipeline.tiny_web.scenes import Combination, Scene, Thing
 
 ONE_WORD_SHARE = 0.04
 """Captions that name only the shape or only the colour, as the real web does."""
+POSITION_SHARE = 0.3
+BACKGROUND_SHARE = 0.25
+"""People name the thing, seldom where it is or what is behind it. Told more often, they alone tell the pairs of a batch apart,
+and a model learns shapes late."""
 
 TEMPLATES = (
     "this is a photo of {a}{where}",
@@ -109,9 +113,9 @@ def _name(draws: Draws, which: str, thing: Thing, noun: str) -> str:
 def _where(draws: Draws, scene: Scene) -> str:
     """Position and background, each told sometimes; with its leading space, or empty."""
     words = []
-    if scene.position is not None and draws.chance("tells_position", 0.5):
+    if scene.position is not None and draws.chance("tells_position", POSITION_SHARE):
         words.append(draws.choice("position", POSITIONS[scene.position]))
-    if draws.chance("tells_background", 0.6):
+    if draws.chance("tells_background", BACKGROUND_SHARE):
         words.append(draws.choice("background", BACKGROUNDS[scene.background]))
     return "".join(f" {word}" for word in words)
 
