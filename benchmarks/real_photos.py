@@ -70,7 +70,9 @@ def recipe(pairs: Path, evaluation_set: Path, epochs: int) -> Recipe:
                 vision=ResNetConfig(image_px=32, width=32, blocks=(1, 1, 1, 1), heads=16),
                 text=TextConfig(context_length=32, vocab_size=512, width=128, layers=2, heads=4),
             ),
-            train=TrainConfig(epochs=epochs, global_batch=128, learning_rate=1e-3, warmup_steps=100, processes=2),
+            train=TrainConfig(
+                epochs=epochs, global_batch=128, learning_rate=3e-3, warmup_steps=300, weight_decay=0.3, processes=2
+            ),
         ),
         evaluate=EvaluateConfig(name="photos", run="photos", evaluation_sets=(str(evaluation_set),)),
     )
@@ -136,7 +138,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("photos", type=Path)
     parser.add_argument("--workspace", type=Path, default=Path("workspace"))
-    parser.add_argument("--epochs", type=int, default=40)
+    parser.add_argument("--epochs", type=int, default=30)
     options = parser.parse_args()
     rows = pq.read_table(options.photos).to_pylist()
     train = [photo for photo in rows if photo["split"] == "train"]

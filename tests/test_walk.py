@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import json
 import signal
+import subprocess
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import PrefectServer
+import s3fs
+from conftest import BIN, PrefectServer, free_port
 from walk import Wit, dataset_options, shard_bytes, small_web, wait_until_quiet
 
 from pipeline.tiny_web.config import TinyWebConfig
@@ -110,3 +115,60 @@ def test_ctrl_c_leaves_no_process_and_says_how_to_go_on(
     assert status == 130 and "go on with the same command" in said, said
     assert wait_until_quiet(wit.workspace) == []
     assert list((wit.workspace / "runs/tiny/checkpoints").glob("step-*/checkpoint.json"))
+
+
+@pytest.fixture
+def object_store() -> Iterator[dict[str, str]]:
+    """An S3 server with the bucket `wit`; gives the environment that leads to it."""
+    endpoint = f"http://127.0.0.1:{(port := free_port())}"
+    server = subprocess.Popen(
+        [str(BIN / "moto_server"), "-H", "127.0.0.1", "-p", str(port)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        files = s3fs.S3FileSystem(endpoint_url=endpoint, key="any", secret="any", skip_instance_cache=True)
+        for _ in range(100):
+            try:
+                files.mkdir("wit")
+                break
+            except OSError:
+                time.sleep(0.2)
+        yield {
+            "AWS_ENDPOINT_URL": endpoint,
+            "AWS_ACCESS_KEY_ID": "any",
+            "AWS_SECRET_ACCESS_KEY": "any",
+            "AWS_DEFAULT_REGION": "us-east-1",
+        }
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def test_an_object_store_holds_the_same_shards_and_training_reads_them(
+    walked: Wit, web: TinyWebConfig, prefect_server: PrefectServer, object_store: dict[str, str], tmp_path: Path
+) -> None:
+    wit = Wit(prefect_server, tmp_path / "workspace", **object_store)
+    files = s3fs.S3FileSystem(endpoint_url=object_store["AWS_ENDPOINT_URL"], key="any", secret="any")
+    bucket = ("--workspace", "s3://wit/space")
+    wit.ok("build-dataset", "tiny", *dataset_options(web), *bucket)
+    root = "wit/space/datasets/tiny/shards/"
+    stored = {name.removeprefix(root): files.cat_file(name) for name in files.find(root)}
+    del stored["stage.json"]
+    assert stored == shard_bytes(walked.workspace)
+    assert (
+        wit.ok("build-dataset", "tiny", *dataset_options(web), *bucket, "--until", "selection").count("(done before)")
+        == 3
+    )
+    url = pq.read_table(walked.workspace / "datasets/tiny/shards/train/samples.parquet")["url"][0].as_py()
+    assert "shard     train/" in wit.ok("why", "tiny", url, *bucket)
+
+    wit.ok("pretrain", "tiny", "--dataset", f"s3://{root}", "--train.epochs", "1", "--train.global-batch", "32")
+    assert (wit.workspace / "runs/tiny/model.safetensors").is_file()
+
+    with files.open("wit/list.parquet", "wb") as file:
+        pq.write_table(pa.table({"url": ["http://example.org/a.jpg"], "caption": ["a dog runs on the beach"]}), file)
+    said = wit.ok(
+        "build-dataset", "url-list", "--source.url-list.paths", "s3://wit/*.parquet", "--until", "selection", *bucket
+    )
+    assert "rules: 1 of 1 kept" in said

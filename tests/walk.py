@@ -33,9 +33,9 @@ def dataset_options(web: TinyWebConfig, prefix: str = "") -> list[str]:
 class Wit:
     """`wit` in one workspace."""
 
-    def __init__(self, server: PrefectServer, workspace: Path) -> None:
+    def __init__(self, server: PrefectServer, workspace: Path, **environment: str) -> None:
         self.workspace = workspace
-        self._env = {**server.env, "WIT_WORKSPACE": str(workspace), "OMP_NUM_THREADS": "1"}
+        self._env = {**server.env, "WIT_WORKSPACE": str(workspace), "OMP_NUM_THREADS": "1", **environment}
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
