@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 from uuid import UUID
@@ -22,6 +22,10 @@ from pipeline.stage import Counts
 # A progress artifact costs about ten milliseconds; a person reads no faster than this.
 UPDATE_EVERY_S = 2.0
 CURVE_POINTS = 60
+# The UI puts charts on black, and mermaid's own first colour is nearly white.
+CHART_COLOURS = (
+    '%%{init: {"themeVariables": {"xyChart": {"backgroundColor": "#ffffff", "plotColorPalette": "#2459d4"}}}}%%'
+)
 
 
 def key_of(kind: str, name: str) -> str:
@@ -30,7 +34,7 @@ def key_of(kind: str, name: str) -> str:
 
 
 def publish_funnel(name: str, funnel: Sequence[tuple[str, Counts]]) -> None:
-    """Show what became of every row, stage by stage, as a table and as a diagram."""
+    """Show what became of every row, stage by stage, as a table, and as a chart with all reasons."""
     rows = [
         {
             "stage": stage,
@@ -42,12 +46,13 @@ def publish_funnel(name: str, funnel: Sequence[tuple[str, Counts]]) -> None:
         for stage, counts in funnel
     ]
     create_table_artifact(rows, key=key_of("funnel", name), description=f"What became of every row of `{name}`")
-    flows = ["sankey-beta"]
-    for stage, counts in funnel:
-        flows += [f"{stage},{stage}: {reason},{rows}" for reason, rows in by_size(counts.dropped)]
-        flows.append(f"{stage},{stage} kept,{counts.rows_kept}")
-    lines = "\n".join(flows)
-    create_markdown_artifact(f"# Funnel of {name}\n\n```mermaid\n{lines}\n```\n", key=key_of("funnel-diagram", name))
+    stages = ", ".join(f'"{stage}"' for stage, _ in funnel)
+    bars = _chart("Rows kept", f"x-axis [{stages}]", "bar", [counts.rows_kept for _, counts in funnel])
+    reasons = [
+        f"| {stage} | {reason} | {rows:,} |" for stage, counts in funnel for reason, rows in by_size(counts.dropped)
+    ]
+    table = "\n".join(["| stage | dropped because | rows |", "|---|---|---:|", *reasons])
+    create_markdown_artifact(f"# Funnel of {name}\n\n{bars}\n{table}\n", key=key_of("funnel-diagram", name))
 
 
 def by_size(dropped: Mapping[str, int]) -> list[tuple[str, int]]:
@@ -60,13 +65,11 @@ def publish_curves(name: str, metrics: Path) -> None:
     lines = read_metrics(metrics)
     training = _thin([line for line in lines if line["kind"] == "train"])
     validation = _thin([line for line in lines if line["kind"] == "validation"])
-    charts = [
-        _chart("Training loss", "step", [line["step"] for line in training], [line["loss"] for line in training]),
-        _chart("Validation loss", "step", [line["step"] for line in validation], [line["loss"] for line in validation]),
-    ]
-    table = "\n".join(f"| {key} | {value} |" for key, value in (validation[-1] if validation else {}).items())
+    charts = [_curve("Training loss", training), _curve("Validation loss", validation)]
+    last = {key: value for key, value in (validation[-1] if validation else {}).items() if key != "kind"}
+    table = "\n".join(f"| {key} | {value:,.4g} |" for key, value in last.items())
     create_markdown_artifact(
-        f"# Run {name}\n\n" + "\n".join(charts) + f"\n\n| last validation | |\n|---|---|\n{table}\n",
+        f"# Run {name}\n\n" + "\n".join(charts) + f"\n\n| last validation | |\n|---|---:|\n{table}\n",
         key=key_of("curves", name),
     )
 
@@ -85,14 +88,20 @@ def _thin(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return lines[::every]
 
 
-def _chart(title: str, axis: str, steps: Iterable[int], values: Iterable[float]) -> str:
-    steps, values = list(steps), list(values)
-    if len(steps) < 2:
+def _curve(title: str, lines: list[dict[str, Any]]) -> str:
+    if len(lines) < 2:
         return ""
-    numbers = ", ".join(f"{value:.4f}" for value in values)
+    axis = f'x-axis "step" {lines[0]["step"]} --> {lines[-1]["step"]}'
+    return _chart(title, axis, "line", [line["loss"] for line in lines])
+
+
+def _chart(title: str, axis: str, kind: str, values: Sequence[float]) -> str:
+    """A mermaid chart in a fenced block; Prefect's UI draws it (its older UI shows the text)."""
+    numbers = ", ".join(f"{value:.6g}" for value in values)
+    highest = max(values) * 1.05 or 1
     return (
-        f'```mermaid\nxychart-beta\n  title "{title}"\n  x-axis "{axis}" {steps[0]} --> {steps[-1]}\n'
-        f'  y-axis "{title}"\n  line [{numbers}]\n```\n'
+        f'```mermaid\n{CHART_COLOURS}\nxychart-beta\n  title "{title}"\n  {axis}\n'
+        f'  y-axis "{title}" 0 --> {highest:.6g}\n  {kind} [{numbers}]\n```\n'
     )
 
 
