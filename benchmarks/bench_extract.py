@@ -27,7 +27,8 @@ from upath import UPath
 
 from pipeline.sources import page
 from pipeline.sources.archive import Losses, read_records
-from pipeline.sources.common_crawl import COMMON_CRAWL, CommonCrawlConfig, plan
+from pipeline.sources.common_crawl import COMMON_CRAWL, plan
+from pipeline.sources.config import CommonCrawlConfig
 from pipeline.sources.rows import ROWS_FILE
 
 ROOT = Path(__file__).parents[1]

@@ -25,15 +25,8 @@ import pyarrow.parquet as pq
 
 from flows.recipes import Recipe
 from model.config import ClipConfig, EvaluateConfig, PretrainConfig, ResNetConfig, TextConfig, TrainConfig
-from pipeline.config import (
-    BuildDatasetConfig,
-    CurateConfig,
-    DownloadConfig,
-    ImageConfig,
-    ShardConfig,
-    SourceConfig,
-    UrlListConfig,
-)
+from pipeline.config import BuildDatasetConfig, CurateConfig, DownloadConfig, ImageConfig, ShardConfig
+from pipeline.sources.config import SourceConfig, UrlListConfig
 
 # A fixed port: addresses are part of a pair's identity.
 PORT = 8790

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from flows.recipes import Recipe, tiny
 from flows.tiny_web import serving
-from pipeline.config import SourceConfig, UrlListConfig
+from pipeline.sources.config import SourceConfig, UrlListConfig
 from pipeline.tiny_web.config import TinyWebConfig
 
 NAME = "shuffled"

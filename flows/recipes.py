@@ -7,18 +7,10 @@ from collections.abc import Callable
 from pydantic import Field
 
 from model.config import ClipConfig, EvaluateConfig, PretrainConfig, ResNetConfig, TextConfig, TrainConfig, VitConfig
-from pipeline.config import (
-    BuildDatasetConfig,
-    CrawlConfig,
-    CurateConfig,
-    DownloadConfig,
-    ImageConfig,
-    ShardConfig,
-    SourceConfig,
-    UrlListConfig,
-)
+from pipeline.config import BuildDatasetConfig, CurateConfig, DownloadConfig, ImageConfig, ShardConfig
 from pipeline.errors import InputError
 from pipeline.settings import Settings
+from pipeline.sources.config import CrawlConfig, SourceConfig, UrlListConfig
 
 
 class Recipe(Settings):

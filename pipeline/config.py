@@ -2,62 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from pydantic import Field
 
 from pipeline.query import SPEED_ONLY, QueryConfig
-from pipeline.settings import Settings
-from pipeline.tiny_web.config import TinyWebConfig
-
-USER_AGENT = "webimagetext/0.1 (research crawler; set a contact address in the configuration)"
-
-
-class CrawlConfig(Settings):
-    """A polite crawl of a list of sites."""
-
-    seeds: tuple[str, ...] = Field(
-        (), description="Pages to start from; each seed's host is one part and stays on that host"
-    )
-    max_depth: int = Field(4, ge=0, description="Links followed from a seed")
-    max_pages_per_site: int = Field(1_000, ge=1, description="Pages fetched per site, at most")
-    max_page_bytes: int = Field(4_000_000, ge=1_000, description="A larger page is dropped, in bytes")
-    timeout_s: float = Field(15.0, gt=0, description="Time for one page, in seconds")
-    delay_s: float = Field(0.5, ge=0, description="Pause between two requests to one site, in seconds")
-    concurrent_requests_per_site: int = Field(2, ge=1, description="Requests open at once to one site")
-    site_deadline_s: float = Field(3_600.0, gt=0, description="Wall-clock time for one site, in seconds")
-    obey_robots: bool = Field(True, description="Obey robots.txt (RFC 9309)")
-    user_agent: str = Field(USER_AGENT, min_length=1, description="How the crawler introduces itself; give a contact")
-    allow_private_addresses: bool = Field(False, description="Fetch from private and loopback addresses too")
-
-
-class UrlListConfig(Settings):
-    """Lists of URL-caption pairs."""
-
-    paths: tuple[str, ...] = Field((), description="Files of pairs, local, http(s):// or s3://; * matches many")
-    format: Literal["auto", "parquet", "csv", "tsv", "jsonl"] = Field(
-        "auto", description="File format; auto = by its ending"
-    )
-    url_column: str = Field("url", min_length=1, description="Column that holds the image's URL")
-    caption_column: str = Field("caption", min_length=1, description="Column that holds the text")
-    page_url_column: str = Field("", description="Column that holds the page's URL; empty = none")
-    column_names: tuple[str, ...] = Field(
-        (),
-        description="Column names of CSV and TSV files without a header line; empty = the first line names them",
-    )
-    rows_per_part: int = Field(500_000, ge=1, description="Rows of one part, one part is one task")
-
-
-class SourceConfig(Settings):
-    """Where pairs come from."""
-
-    kind: Literal["tiny_web", "site_crawl", "url_list"] = Field(
-        "url_list",
-        description="Where pairs come from; tiny_web = a crawl of the embedded web, which the flow starts itself",
-    )
-    tiny_web: TinyWebConfig = TinyWebConfig()
-    site_crawl: CrawlConfig = CrawlConfig()
-    url_list: UrlListConfig = UrlListConfig()
+from pipeline.settings import USER_AGENT, Settings
+from pipeline.sources.config import SourceConfig
 
 
 class CurateConfig(Settings):

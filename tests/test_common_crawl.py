@@ -40,7 +40,8 @@ from pipeline.errors import InputError
 from pipeline.sources import archive, lexbor_page, page
 from pipeline.sources.archive import Losses, read_records
 from pipeline.sources.base_url import BaseUrl
-from pipeline.sources.common_crawl import COMMON_CRAWL, PAGES_FILE, CommonCrawlConfig, CommonCrawlPart, plan
+from pipeline.sources.common_crawl import COMMON_CRAWL, PAGES_FILE, CommonCrawlPart, plan
+from pipeline.sources.config import CommonCrawlConfig
 from pipeline.sources.rows import ROWS_FILE, ROWS_SCHEMA
 from pipeline.sources.wat import read_wat
 from pipeline.stage import Counts

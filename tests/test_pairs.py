@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from upath import UPath
 
 from pipeline import pairs
-from pipeline.config import UrlListConfig
 from pipeline.pairs import (
     PAIRS,
     PAIRS_SCHEMA,
@@ -26,6 +25,7 @@ from pipeline.pairs import (
     is_file_name,
     pair_id,
 )
+from pipeline.sources.config import UrlListConfig
 from pipeline.sources.rows import ROWS_SCHEMA, RowsWriter
 from pipeline.sources.url_list import URL_LIST, plan
 from pipeline.stage import Counts

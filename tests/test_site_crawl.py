@@ -23,9 +23,9 @@ import pytest
 from twisted.internet.error import DNSLookupError
 from upath import UPath
 
-from pipeline.config import CrawlConfig
 from pipeline.errors import InputError
 from pipeline.sources import site_crawl
+from pipeline.sources.config import CrawlConfig
 from pipeline.sources.frontier import Frontier, Target, Visit, site_of
 from pipeline.sources.page_cache import CachedPage, open_cache
 from pipeline.sources.resolver import PublicResolver
@@ -286,7 +286,7 @@ CHILD = """
 import sys
 from pathlib import Path
 from upath import UPath
-from pipeline.config import CrawlConfig
+from pipeline.sources.config import CrawlConfig
 from pipeline.sources.site_crawl import site_crawl_stage
 folder = Path(sys.argv[1])
 site_crawl_stage(folder / "cache").run((), UPath(folder / "out"), CrawlConfig.model_validate_json(sys.argv[2]))

@@ -14,9 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 from upath import UPath
 
-from pipeline.config import UrlListConfig
 from pipeline.errors import InputError
 from pipeline.sources import url_list
+from pipeline.sources.config import UrlListConfig
 from pipeline.sources.rows import ROWS_SCHEMA
 from pipeline.sources.url_list import URL_LIST, UrlListPart, plan
 from pipeline.stage import Counts

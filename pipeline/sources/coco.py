@@ -5,14 +5,14 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import orjson
-from pydantic import Field
 from upath import UPath
 
 from pipeline.errors import InputError
 from pipeline.settings import Settings
+from pipeline.sources.config import CocoConfig, CocoUrlField
 from pipeline.sources.files import expand, open_stream, sha256_file
 from pipeline.sources.text_rows import TextRows
 from pipeline.stage import Counts, Stage
@@ -20,22 +20,13 @@ from pipeline.stage import Counts, Stage
 FIELD = "source.coco.paths"
 TEXT_KEY = "caption"
 
-UrlField = Literal["coco_url", "flickr_url"]
-
-
-class CocoConfig(Settings):
-    """Caption files of MS-COCO."""
-
-    paths: tuple[str, ...] = Field((), description="Files captions_*.json, local, http(s):// or s3://, * allowed")
-    url_field: UrlField = Field("coco_url", description="Which of an image's addresses is taken")
-
 
 class CocoPart(Settings):
     """One file, which one task reads."""
 
     path: str
     sha256: str
-    url_field: UrlField
+    url_field: CocoUrlField
 
 
 def plan(config: CocoConfig) -> list[CocoPart]:

@@ -8,7 +8,7 @@ import logging
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Any
 
 import pyarrow as pa
 from fastwarc.warc import WarcRecordType
@@ -19,6 +19,7 @@ from pipeline.errors import InputError
 from pipeline.settings import Settings
 from pipeline.sources.archive import Losses, read_records
 from pipeline.sources.archive_page import ArchivePage, PageError
+from pipeline.sources.config import ArchiveKind, CommonCrawlConfig
 from pipeline.sources.files import expand, is_remote, open_seekable, sha256_file
 from pipeline.sources.rows import RowsWriter, TableWriter
 from pipeline.sources.warc import read_response
@@ -41,39 +42,13 @@ BATCH_ROWS = 8_192
 FIELD = "source.common_crawl.paths"
 MAX_LISTING_BYTES = 100 << 20  # a listing holds about 100,000 names
 
-Kind = Literal["wat", "warc"]
-
 log = logging.getLogger(__name__)
-
-
-class CommonCrawlConfig(Settings):
-    """Files of Common Crawl: a snapshot by its name, or any WARC and WAT files by their paths."""
-
-    kind: Kind = Field(
-        "wat",
-        description="wat = metadata, a tenth of the size; warc = the pages: srcset, lazy images, captions too",
-    )
-    paths: tuple[str, ...] = Field(
-        (), description="Files, local, http(s):// or s3://, * allowed; empty = from `snapshot`"
-    )
-    snapshot: str = Field("", pattern=r"^[A-Za-z0-9._-]*$", description="Name of a snapshot, such as CC-MAIN-2024-10")
-    files: int = Field(1, ge=0, description="Files of the snapshot, chosen by hash of (seed, name); 0 = all")
-    seed: int = Field(0, ge=0, description="Seed of the choice")
-    base_url: str = Field(
-        "https://data.commoncrawl.org", min_length=1, description="Where snapshots lie; s3://commoncrawl too"
-    )
-    max_record_bytes: int = Field(20_000_000, ge=1_000, description="A larger record is dropped, in bytes")
-    user_agent_token: str = Field(
-        "webimagetext",
-        pattern=r"^[A-Za-z0-9_-]+$",
-        description="Our name in robots directives that speak to one reader only",
-    )
 
 
 class CommonCrawlPart(Settings):
     """One file, which one task reads."""
 
-    kind: Kind
+    kind: ArchiveKind
     path: str
     sha256: str | None = Field(
         description="Of a local file; a published one never changes, so its address is its identity"

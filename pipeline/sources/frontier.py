@@ -7,7 +7,7 @@ from pathlib import PurePosixPath
 from typing import NamedTuple
 from urllib.parse import urldefrag, urljoin, urlsplit
 
-from pipeline.config import CrawlConfig
+from pipeline.sources.config import CrawlConfig
 from pipeline.urls import normalise_url
 
 MAX_REDIRECTS = 5  # RFC 9309 asks for five with robots.txt; pages get the same

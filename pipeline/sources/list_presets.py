@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from pipeline.config import UrlListConfig
+from pipeline.sources.config import UrlListConfig
 
 PRESETS: dict[str, dict[str, Any]] = {
     # Sharma et al. 2018: Train_GCC-training.tsv, two columns without a header.

@@ -23,8 +23,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from upath import UPath
 
-from pipeline.config import CrawlConfig
 from pipeline.errors import InputError
+from pipeline.sources.config import CrawlConfig
 from pipeline.sources.frontier import Visit, site_of
 from pipeline.sources.page import ImageText, read_page
 from pipeline.sources.page_cache import PageCache, open_cache

@@ -37,7 +37,7 @@ from scrapy.exceptions import (
 from twisted.internet.error import ConnectError, ConnectionClosed
 
 from pipeline.addresses import is_public
-from pipeline.config import CrawlConfig
+from pipeline.sources.config import CrawlConfig
 from pipeline.sources.frontier import MAX_REDIRECTS, Frontier, Target, Visit, origin_of
 from pipeline.sources.page import read_page
 from pipeline.sources.page_cache import CachedPage, PageCache, open_cache

@@ -20,9 +20,9 @@ import pyarrow.parquet as pq
 from pydantic import Field
 from upath import UPath
 
-from pipeline.config import UrlListConfig
 from pipeline.errors import InputError
 from pipeline.settings import Settings
+from pipeline.sources.config import UrlListConfig
 from pipeline.sources.rows import DATA_URL_CHARS, RowsWriter
 from pipeline.stage import Counts, Stage
 

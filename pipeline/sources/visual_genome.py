@@ -8,11 +8,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
 from upath import UPath
 
 from pipeline.errors import InputError
 from pipeline.settings import Settings
+from pipeline.sources.config import VisualGenomeConfig
 from pipeline.sources.files import open_stream, sha256_file
 from pipeline.sources.text_rows import TextRows
 from pipeline.stage import Counts, Stage
@@ -23,13 +23,6 @@ CHUNK_BYTES = 1 << 20
 MAX_ITEM_CHARS = 64 << 20  # an image's regions are some 10 kB
 
 _SPACE = " \t\r\n"
-
-
-class VisualGenomeConfig(Settings):
-    """The two files of Visual Genome that hold images and region phrases."""
-
-    image_data: str = Field("", description="File image_data.json, local, http(s):// or s3://")
-    region_descriptions: str = Field("", description="File region_descriptions.json, local, http(s):// or s3://")
 
 
 class VisualGenomePart(Settings):

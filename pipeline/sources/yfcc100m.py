@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import IO, Literal, NamedTuple
 from urllib.parse import quote, unquote_plus
 
-from pydantic import Field
 from upath import UPath
 
 from pipeline.errors import InputError
 from pipeline.settings import Settings
+from pipeline.sources.config import Yfcc100mConfig
 from pipeline.sources.files import expand, is_remote, open_stream, sha256_file
 from pipeline.sources.text_rows import TextRows
 from pipeline.stage import Counts, Stage
@@ -71,15 +71,6 @@ _WORD = re.compile(r"[^\W\d_]+")
 MAX_FILE_NAME_CHARS = 80
 MAX_SETTINGS_CHARS = 1_000  # a longer text tells more than settings
 MIN_OTHER_WORDS = 3  # a text with two or more camera settings and fewer words beside them describes the camera
-
-
-class Yfcc100mConfig(Settings):
-    """Metadata files of YFCC100M."""
-
-    paths: tuple[str, ...] = Field(
-        (), description="Files yfcc100m_dataset*, * allowed: TSV (.bz2 too), or the SQLite file, which must be local"
-    )
-    rows_per_part: int = Field(1_000_000, ge=1, description="Photos of one part of a SQLite file; a TSV is one part")
 
 
 class Yfcc100mPart(Settings):
