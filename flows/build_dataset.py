@@ -23,6 +23,8 @@ from flows.tasks import run_parts, run_whole
 from flows.tiny_web import serving
 from flows.workspace import DatasetFolders, Workspace, only_writer
 from pipeline.config import BuildDatasetConfig
+from pipeline.settings import Settings
+from pipeline.sources.config import SourceConfig
 from pipeline.stage import Counts, Stage, StageResult, prune_parts, total
 
 PARTS_AT_ONCE = 4
@@ -109,13 +111,45 @@ def sources_served(config: BuildDatasetConfig, space: Workspace) -> Iterator[Bui
 
 
 def find_rows(config: BuildDatasetConfig, space: Workspace, data: DatasetFolders) -> list[StageResult]:
-    """URLs and texts as found, one part per site, or per piece of a list."""
-    if config.source.kind == "url_list":
-        from pipeline.sources.url_list import URL_LIST, plan
+    """URLs and texts as found, one part per site, per file, or per piece of a list."""
+    source = config.source
+    if source.kind in ("tiny_web", "site_crawl"):
+        return crawl_sites(config, space, data)
+    stage, parts = listed(source)
+    return _parts(f"read {source.kind}", stage, [((), part) for part in parts], data, "rows")
 
-        return _parts("read list", URL_LIST, [((), part) for part in plan(config.source.url_list)], data, "rows")
-    from pipeline.sources.site_crawl import plan as plan_sites
-    from pipeline.sources.site_crawl import site_crawl_stage
+
+def listed(source: SourceConfig) -> tuple[Stage[Any], Sequence[Settings]]:
+    """The stage that reads a source of files, and the configuration of each of its parts."""
+    # A source's libraries are loaded only where it is read.
+    match source.kind:
+        case "url_list":
+            from pipeline.sources import url_list
+
+            return url_list.URL_LIST, url_list.plan(source.url_list)
+        case "common_crawl":
+            from pipeline.sources import common_crawl
+
+            return common_crawl.COMMON_CRAWL, common_crawl.plan(source.common_crawl)
+        case "coco":
+            from pipeline.sources import coco
+
+            return coco.COCO, coco.plan(source.coco)
+        case "visual_genome":
+            from pipeline.sources import visual_genome
+
+            return visual_genome.VISUAL_GENOME, visual_genome.plan(source.visual_genome)
+        case "yfcc100m":
+            from pipeline.sources import yfcc100m
+
+            return yfcc100m.YFCC100M, yfcc100m.plan(source.yfcc100m)
+        case _:
+            raise AssertionError(f"{source.kind} is not a source of files")
+
+
+def crawl_sites(config: BuildDatasetConfig, space: Workspace, data: DatasetFolders) -> list[StageResult]:
+    """What the pages of some sites show, one part per site."""
+    from pipeline.sources.site_crawl import plan, site_crawl_stage
 
     cache, sources = space.crawl_cache, list[UPath]()
     if config.source.kind == "tiny_web":
@@ -124,7 +158,7 @@ def find_rows(config: BuildDatasetConfig, space: Workspace, data: DatasetFolders
 
         truth = run_whole("truth", partial(TRUTH.run, (), data.whole("truth"), config.source.tiny_web))
         cache, sources = cache / truth.record.digest[:16], [truth.out]
-    sites = plan_sites(config.source.site_crawl)
+    sites = plan(config.source.site_crawl)
     return _parts("crawl", site_crawl_stage(cache), [(sources, site) for site in sites], data, "rows")
 
 
@@ -187,7 +221,6 @@ def judge_images(
         evaluation_tars,
         image_sources,
     )
-    from pipeline.settings import Settings
 
     sets = [str(space.evaluation_set(name)) for name in config.images.evaluation_sets]
     tars = evaluation_tars(sets)

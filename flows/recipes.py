@@ -10,7 +10,16 @@ from model.config import ClipConfig, EvaluateConfig, PretrainConfig, ResNetConfi
 from pipeline.config import BuildDatasetConfig, CurateConfig, DownloadConfig, ImageConfig, ShardConfig
 from pipeline.errors import InputError
 from pipeline.settings import Settings
-from pipeline.sources.config import CrawlConfig, SourceConfig, UrlListConfig
+from pipeline.sources.config import (
+    CocoConfig,
+    CommonCrawlConfig,
+    CrawlConfig,
+    SourceConfig,
+    UrlListConfig,
+    VisualGenomeConfig,
+    Yfcc100mConfig,
+)
+from pipeline.sources.list_presets import list_preset
 
 
 class Recipe(Settings):
@@ -68,74 +77,65 @@ def tiny() -> Recipe:
     )
 
 
-def cc12m() -> Recipe:
-    """Conceptual 12M from its TSV (cc12m.tsv), the paper's ResNet-50."""
-    return Recipe(
-        name="cc12m",
-        dataset=BuildDatasetConfig(
-            name="cc12m",
-            # The published file has no line of column names.
-            source=SourceConfig(url_list=UrlListConfig(paths=("cc12m.tsv",), column_names=("url", "caption"))),
-            curate=CurateConfig(languages=()),
-            download=DownloadConfig(processes=16, threads=64, short_side_px=224),
-        ),
-        pretrain=paper_rn50("cc12m-rn50", "cc12m"),
-        evaluate=EvaluateConfig(name="cc12m-rn50", run="cc12m-rn50"),
-    )
-
-
 def url_list() -> Recipe:
     """Your own list of URL-caption pairs: --source.url-list.paths FILE, the paper's ViT-B/32."""
-    return Recipe(
-        name="url-list",
-        dataset=BuildDatasetConfig(
-            name="url-list",
-            source=SourceConfig(url_list=UrlListConfig(paths=("pairs.parquet",))),
-            download=DownloadConfig(processes=2, threads=64, short_side_px=224),
-        ),
-        pretrain=PretrainConfig(
-            name="url-list",
-            dataset="url-list",
-            model=ClipConfig(embed_dim=512, vision=VitConfig(), text=TextConfig()),
-            train=TrainConfig(precision="bf16", loader_threads=16, global_batch=1_024, epochs=32),
-        ),
-        evaluate=EvaluateConfig(name="url-list", run="url-list"),
+    walk = _paper_walk(
+        "url-list", SourceConfig(url_list=UrlListConfig(paths=("pairs.parquet",))), paper_vit_b_32, CurateConfig()
     )
+    train = TrainConfig(precision="bf16", loader_threads=16, global_batch=1_024)
+    return walk.model_copy(update={"pretrain": walk.pretrain.model_copy(update={"train": train})})
+
+
+def cc3m() -> Recipe:
+    """Conceptual Captions from its TSV (Train_GCC-training.tsv), the paper's ResNet-50."""
+    return _listed("cc3m", "cc3m", "Train_GCC-training.tsv", paper_rn50)
+
+
+def cc12m() -> Recipe:
+    """Conceptual 12M from its TSV (cc12m.tsv), the paper's ResNet-50."""
+    return _listed("cc12m", "cc12m", "cc12m.tsv", paper_rn50)
+
+
+def laion400m() -> Recipe:
+    """LAION-400M from its Parquet files (laion400m/*.parquet), the paper's ViT-B/32."""
+    return _listed("laion400m", "laion", "laion400m/*.parquet", paper_vit_b_32)
+
+
+def datacomp() -> Recipe:
+    """DataComp's pool from its Parquet files (datacomp/*.parquet), the paper's ViT-B/32."""
+    return _listed("datacomp", "datacomp", "datacomp/*.parquet", paper_vit_b_32)
+
+
+def coco() -> Recipe:
+    """MS-COCO (section 2.2: one of the small, clean data sets before) from captions_train2017.json, the paper's ResNet-50."""
+    source = SourceConfig(kind="coco", coco=CocoConfig(paths=("captions_train2017.json",)))
+    return _paper_walk("coco", source, paper_rn50, CurateConfig(languages=()))
+
+
+def visual_genome() -> Recipe:
+    """Visual Genome (section 2.2) from image_data.json and region_descriptions.json, the paper's ResNet-50."""
+    files = VisualGenomeConfig(image_data="image_data.json", region_descriptions="region_descriptions.json")
+    # A person calls regions of many pictures "blue sky": not what a machine puts under each of them.
+    curate = CurateConfig(languages=(), max_images_per_caption=1_000_000)
+    return _paper_walk("visual-genome", SourceConfig(kind="visual_genome", visual_genome=files), paper_rn50, curate)
 
 
 def yfcc15m() -> Recipe:
-    """YFCC100M's English natural-language titles (section 2.2: 100M cut to 15M) from yfcc15m.parquet, the paper's ResNet-50."""
-    return Recipe(
-        name="yfcc15m",
-        dataset=BuildDatasetConfig(
-            name="yfcc15m",
-            source=SourceConfig(url_list=UrlListConfig(paths=("yfcc15m.parquet",))),
-            download=DownloadConfig(processes=16, threads=64, short_side_px=224),
-        ),
-        pretrain=paper_rn50("yfcc15m-rn50", "yfcc15m"),
-        evaluate=EvaluateConfig(name="yfcc15m-rn50", run="yfcc15m-rn50"),
-    )
+    """YFCC100M's English natural-language texts (section 2.2: 100M cut to 15M) from yfcc100m_dataset*, the paper's ResNet-50."""
+    source = SourceConfig(kind="yfcc100m", yfcc100m=Yfcc100mConfig(paths=("yfcc100m_dataset*",)))
+    return _paper_walk("yfcc15m", source, paper_rn50, CurateConfig())
+
+
+def common_crawl() -> Recipe:
+    """One file of a Common Crawl snapshot: --source.common-crawl.files N for more, 0 for all; the paper's ViT-B/32."""
+    source = SourceConfig(kind="common_crawl", common_crawl=CommonCrawlConfig(snapshot="CC-MAIN-2024-10"))
+    return _paper_walk("common-crawl", source, paper_vit_b_32, CurateConfig())
 
 
 def wit400m() -> Recipe:
-    """WebImageText's size (section 2.2: 400 million pairs) from pairs/*.parquet, the paper's ViT-B/32."""
-    return Recipe(
-        name="wit400m",
-        dataset=BuildDatasetConfig(
-            name="wit400m",
-            source=SourceConfig(url_list=UrlListConfig(paths=("pairs.parquet",))),
-            curate=CurateConfig(max_pairs=400_000_000),
-            download=DownloadConfig(processes=16, threads=64, short_side_px=224),
-        ),
-        # Section 2.5, tables 18 and 20.
-        pretrain=PretrainConfig(
-            name="wit400m-vit-b-32",
-            dataset="wit400m",
-            model=ClipConfig(embed_dim=512, vision=VitConfig(), text=TextConfig()),
-            train=TrainConfig(precision="bf16", loader_threads=16),
-        ),
-        evaluate=EvaluateConfig(name="wit400m-vit-b-32", run="wit400m-vit-b-32"),
-    )
+    """WebImageText's size (section 2.2: 400 million pairs) from a whole Common Crawl snapshot, the paper's ViT-B/32."""
+    source = SourceConfig(kind="common_crawl", common_crawl=CommonCrawlConfig(snapshot="CC-MAIN-2024-10", files=0))
+    return _paper_walk("wit400m", source, paper_vit_b_32, CurateConfig(max_pairs=400_000_000))
 
 
 def paper_rn50(name: str, dataset: str) -> PretrainConfig:
@@ -148,11 +148,53 @@ def paper_rn50(name: str, dataset: str) -> PretrainConfig:
     )
 
 
+def paper_vit_b_32(name: str, dataset: str) -> PretrainConfig:
+    """The paper's ViT-B/32 (section 2.5, tables 18 and 20) on another data set."""
+    return PretrainConfig(
+        name=name,
+        dataset=dataset,
+        model=ClipConfig(embed_dim=512, vision=VitConfig(), text=TextConfig()),
+        train=TrainConfig(precision="bf16", loader_threads=16),
+    )
+
+
+def _listed(name: str, preset: str, path: str, learner: Callable[[str, str], PretrainConfig]) -> Recipe:
+    """A published list, which its makers have filtered for language already."""
+    source = SourceConfig(url_list=list_preset(preset, (path,)))
+    return _paper_walk(name, source, learner, CurateConfig(languages=()))
+
+
+def _paper_walk(
+    name: str,
+    source: SourceConfig,
+    learner: Callable[[str, str], PretrainConfig],
+    curate: CurateConfig,
+) -> Recipe:
+    """A walk at the paper's size of image."""
+    return Recipe(
+        name=name,
+        dataset=BuildDatasetConfig(
+            name=name,
+            source=source,
+            curate=curate,
+            download=DownloadConfig(processes=16, threads=64, short_side_px=224),
+        ),
+        pretrain=learner(name, name),
+        evaluate=EvaluateConfig(name=name, run=name),
+    )
+
+
 RECIPES: dict[str, Callable[[], Recipe]] = {
     "tiny": tiny,
     "url-list": url_list,
-    "cc12m": cc12m,
+    "coco": coco,
+    "visual-genome": visual_genome,
     "yfcc15m": yfcc15m,
+    "cc3m": cc3m,
+    "cc12m": cc12m,
+    "laion400m": laion400m,
+    "datacomp": datacomp,
+    "common-crawl": common_crawl,
     "wit400m": wit400m,
 }
 

@@ -78,7 +78,7 @@ def test_coco_gives_every_caption(tmp_path: Path, url_field: str, url: str) -> N
         (url, "Man in apron standing on front of oven 🍕", "caption", None),
     ]
     assert counts == Counts(rows_in=3, rows_kept=3)
-    assert pq.read_table(tmp_path / "out" / ROWS_FILE)["source"].to_pylist() == ["captions_val2017.json"] * 3
+    assert pq.read_table(tmp_path / "out" / ROWS_FILE)["source"].to_pylist() == ["coco:captions_val2017.json"] * 3
 
 
 def test_coco_counts_what_it_cannot_use(tmp_path: Path) -> None:

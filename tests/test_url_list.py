@@ -70,7 +70,7 @@ def test_every_format_gives_the_same_rows(tmp_path: Path) -> None:
         rows, counts = run(part, tmp_path, str(number))
         assert [(row["url"], row["caption_raw"]) for row in rows] == expected, part.path
         assert counts == Counts(rows_in=4, rows_kept=4)
-        assert {row["source"] for row in rows} == {Path(part.path).name}
+        assert {row["source"] for row in rows} == {f"url_list:{Path(part.path).name}"}
         assert {(row["text_key"], row["page_url"], row["page_opt_out"]) for row in rows} == {("list", None, None)}
 
 

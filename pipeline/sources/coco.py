@@ -45,7 +45,7 @@ def read_coco(sources: Sequence[UPath], out: Path, part: CocoPart) -> Counts:
     """
     images, annotations = _read(part.path)
     urls = {image["id"]: image.get(part.url_field) for image in images if _has_id(image)}
-    with TextRows(out, part.path, UPath(part.path).name) as rows:
+    with TextRows(out, part.path, f"coco:{UPath(part.path).name}") as rows:
         for annotation in annotations:
             caption = annotation.get("caption") if isinstance(annotation, dict) else None
             image_id = annotation.get("image_id") if isinstance(annotation, dict) else None

@@ -16,7 +16,7 @@ ROW_GROUP_BYTES = 128 << 20  # whichever comes first: a million-character captio
 
 ROWS_SCHEMA = pa.schema(
     [
-        ("source", pa.string()),  # "site_crawl:HOST" or the list's file name
+        ("source", pa.string()),  # kind and name: "site_crawl:HOST", "url_list:FILE"
         ("row", pa.int64()),  # number within the source, from 0, in its order; (source, row) is unique
         (
             "url",

@@ -87,7 +87,7 @@ def read_url_list(sources: Sequence[UPath], out: Path, part: UrlListPart) -> Cou
     reader = {"parquet": _parquet_batches, "csv": _csv_batches, "tsv": _csv_batches, "jsonl": _json_batches}[
         part.format
     ]
-    with RowsWriter(out, part.source, part.first_row) as writer:
+    with RowsWriter(out, f"url_list:{part.source}", part.first_row) as writer:
         for batch in reader(part, tally):
             writer.append(_columns(batch, part, mended))
     if writer.rows == 0:
@@ -99,7 +99,7 @@ def read_url_list(sources: Sequence[UPath], out: Path, part: UrlListPart) -> Cou
     return Counts(rows_in=writer.rows + tally.total(), rows_kept=writer.rows, dropped=dict(sorted(tally.items())))
 
 
-URL_LIST = Stage("url_list", read_url_list)
+URL_LIST = Stage("url_list", read_url_list, version=2)
 
 
 def _told(counts: Counter[str]) -> str:

@@ -56,7 +56,7 @@ def read_visual_genome(sources: Sequence[UPath], out: Path, part: VisualGenomePa
     breaks off, what came before is kept and `truncated_file` counted.
     """
     urls = _image_urls(part.image_data)
-    with TextRows(out, part.region_descriptions, UPath(part.region_descriptions).name) as rows:
+    with TextRows(out, part.region_descriptions, f"visual_genome:{UPath(part.region_descriptions).name}") as rows:
         try:
             for item in _items(part.region_descriptions):
                 _add_regions(item, urls, rows)

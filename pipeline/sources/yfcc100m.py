@@ -113,7 +113,7 @@ def read_yfcc100m(sources: Sequence[UPath], out: Path, part: Yfcc100mPart) -> Co
     Dropped and counted: `bad_row` (not the published fields), `video`, `no_text` (a photo with neither text),
     `file_name_title`, `camera_description`; and `truncated_file` once, where a compressed file breaks off.
     """
-    with TextRows(out, part.path, UPath(part.path).name) as rows:
+    with TextRows(out, part.path, f"yfcc100m:{UPath(part.path).name}") as rows:
         for photo in _sqlite_photos(part) if part.format == "sqlite" else _tsv_photos(part.path, rows):
             if photo is None:
                 rows.dropped["bad_row"] += 1
