@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from typing import Any
 
 from flows.recipes import Recipe, tiny
 from flows.workspace import Workspace
+from pipeline.tiny_web.scenes import ALL_COMBINATIONS
 
 STORY = """
 What happens now, all of it on this machine and without a network:
@@ -44,10 +46,10 @@ def demo(options: DemoOptions) -> None:
 
     recipe = _recipe(options)
     started = time.monotonic()
-    print(STORY.format(first_port=options.base_port, classes=64), flush=True)
+    print(STORY.format(first_port=options.base_port, classes=len(ALL_COMBINATIONS)), flush=True)
     with _watchable(options.ui_port):
         folder = Path(reproduce(recipe, options.workspace))
-    print(_ending(folder, Workspace.at(options.workspace), recipe, time.monotonic() - started), flush=True)
+    print(_ending(folder, options.workspace, recipe, time.monotonic() - started), flush=True)
 
 
 def _recipe(options: DemoOptions) -> Recipe:
@@ -95,13 +97,15 @@ def _example_url(space: Workspace, recipe: Recipe) -> str:
     return str(samples["url"][0].as_py())
 
 
-def _ending(folder: Path, space: Workspace, recipe: Recipe, seconds: float) -> str:
+def _ending(folder: Path, workspace_option: str, recipe: Recipe, seconds: float) -> str:
+    space = Workspace.at(workspace_option)
     rows: list[dict[str, Any]] = json.loads((folder / "summary.json").read_text(encoding="utf-8"))["rows"]
     table = "\n".join(
         f"  {row['set']:<20} {row['accuracy_percent']:.1f} % right "
         f"[{row['low_percent']:.1f}, {row['high_percent']:.1f}], by chance {row['chance_percent']:.1f} %"
         for row in rows
     )
+    workspace = f" --workspace {shlex.quote(workspace_option)}" if workspace_option else ""
     return f"""
 The walk took {int(seconds) // 60} min {int(seconds) % 60} s.
 
@@ -112,9 +116,9 @@ The walk took {int(seconds) // 60} min {int(seconds) % 60} s.
   model       {space.run(recipe.pretrain.name)}
 
 What to do next (first: source .venv/bin/activate)
-  wit why tiny {_example_url(space, recipe)}
+  wit why tiny {_example_url(space, recipe)}{workspace}
                                   what became of a pair, from page to shard
   wit tiny-web                    look at the embedded web in a browser
-  wit pretrain tiny --name longer --train.epochs 30
+  wit pretrain tiny --name longer --train.epochs 48{workspace}
   make up                         Prefect's server, a worker and the deployments: prefect deployment run build-dataset
 """

@@ -23,7 +23,7 @@ def evaluate(config: EvaluateConfig = tiny().evaluate, workspace: str = "") -> s
     space = Workspace.at(workspace)
     run = space.run(config.run)
     if not (run / "done.json").exists():
-        raise InputError(f"{run}: no finished training run; train it first: wit pretrain {config.run}")
+        raise InputError(f"{run}: no finished training run; train it first: wit pretrain RECIPE --name {config.run}")
     trained = PretrainConfig.model_validate_json((run / "config.json").read_text(encoding="utf-8"))
     out = space.evaluation(config.name)
     with only_writer(out):

@@ -16,8 +16,6 @@ from typing import Protocol
 STOP_GRACE_S = 25
 SHUTDOWN_TIMEOUT_S = 15
 TAIL_LINES = 50
-# What the learning side exits with when the mistake is a person's and its last line says which.
-USER_ERROR_STATUS = 2
 PR_SET_PDEATHSIG = 1
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import subprocess
 import sys
@@ -12,12 +11,13 @@ from typing import Any
 
 from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
+from pydantic import ValidationError
 
 from flows.artifacts import Progress, key_of, publish_curves
 from flows.launcher import Launcher, LocalTorchrun, ProcessError
 from flows.recipes import tiny
 from flows.workspace import Workspace, only_writer
-from model.config import PretrainConfig
+from model.config import PretrainConfig, deciding_settings
 from pipeline.errors import InputError
 
 STEP_LINE = re.compile(r"step (\d+)/(\d+)")
@@ -35,7 +35,8 @@ def pretrain(config: PretrainConfig = tiny().pretrain, workspace: str = "") -> s
     shards = space.shards(config.dataset)
     if not (shards / "manifest.json").exists():
         raise InputError(
-            f"{shards}: no manifest.json, so no finished data set; build it first: wit build-dataset {config.dataset}"
+            f"{shards}: no manifest.json, so no finished data set; build it first: "
+            f"wit build-dataset RECIPE --name {config.dataset}"
         )
     run = space.run(config.name)
     with only_writer(run):
@@ -48,18 +49,20 @@ def pretrain(config: PretrainConfig = tiny().pretrain, workspace: str = "") -> s
 def freeze_config(run: Path, config: PretrainConfig) -> None:
     """Write the configuration beside what it will produce, before work begins.
 
-    Raises InputError if the folder holds a run of another configuration.
+    Raises InputError if the folder holds a run that learns something else; how it is computed and watched may change.
     """
     frozen = run / "config.json"
     if frozen.exists():
-        before = json.loads(frozen.read_text(encoding="utf-8"))
-        differences = _differences(before, config.model_dump(mode="json"))
+        try:
+            before = PretrainConfig.model_validate_json(frozen.read_text(encoding="utf-8"))
+        except ValidationError as error:
+            raise InputError(f"{frozen}: not a run's configuration of this version; delete {run}") from error
+        differences = _differences(deciding_settings(before), deciding_settings(config))
         if differences:
             raise InputError(
                 f"{frozen}: this run was started with another configuration ({', '.join(differences)}); "
                 f"give the new one another --name, or delete {run}"
             )
-        return
     run.mkdir(parents=True, exist_ok=True)
     partial = frozen.with_suffix(".partial")
     partial.write_text(config.model_dump_json(indent=2), encoding="utf-8")

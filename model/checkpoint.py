@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from model.clip import CLIP
-from model.config import PretrainConfig
+from model.config import PretrainConfig, deciding_settings
 from model.tokenizer import Tokenizer
 
 CONFIG = "config.json"
@@ -33,17 +33,6 @@ STATE = "training_state.pt"
 CHECKPOINT = "checkpoint.json"
 DONE = "done.json"
 CHUNK_BYTES = 1 << 20
-
-# Settings that change how a run is computed or watched, not what it learns: they may differ when it is resumed.
-OPERATIONAL = {
-    "processes",
-    "loader_threads",
-    "log_every_steps",
-    "validate_every_epochs",
-    "validation_samples",
-    "checkpoint_every_steps",
-    "keep_checkpoints",
-}
 
 
 class CheckpointRecord(BaseModel):
@@ -90,10 +79,17 @@ def read_config(run_dir: Path) -> PretrainConfig:
         raise ValueError(f"{path}: {problems}") from error
 
 
-def fingerprint(config: PretrainConfig, data_digest: str, tokenizer_path: Path) -> str:
-    """Identity of what a run learns: its settings, its data and its tokenizer."""
-    settings = config.model_dump(mode="json", exclude={"name": True, "dataset": True, "train": OPERATIONAL})
-    parts = {"settings": settings, "data": data_digest, "tokenizer": _sha256_file(tokenizer_path)}
+def fingerprint(config: PretrainConfig, data_digest: str, tokenizer_path: Path, world_size: int) -> str:
+    """Identity of what a run learns: its settings, its data and its tokenizer.
+
+    A ResNet normalises over each process's share of the batch, so there the number of processes is part of it.
+    """
+    parts = {
+        "settings": deciding_settings(config),
+        "data": data_digest,
+        "tokenizer": _sha256_file(tokenizer_path),
+        "shares": world_size if config.model.vision.kind == "resnet" else None,
+    }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+OPERATIONAL: dict[str, Any] = {"operational": True}
+"""Marks settings of how a run is computed or watched, not of what it learns: they may differ when it is resumed."""
 
 
 class Settings(BaseModel):
@@ -92,18 +95,33 @@ class TrainConfig(Settings):
     adam_eps: float = Field(1e-6, gt=0, description="Adam's epsilon (1e-8 for the paper's ResNets)")
     weight_decay: float = Field(0.2, ge=0, description="Decoupled weight decay of all weights but gains and biases")
     precision: Literal["fp32", "bf16"] = Field("fp32", description="bf16 = autocast; weights stay fp32")
-    processes: int = Field(0, ge=0, description="Training processes on this machine; 0 = one per GPU, or 2 on a CPU")
-    loader_threads: int = Field(2, ge=1, description="Decoding threads of one process")
+    processes: int = Field(
+        0,
+        ge=0,
+        description="Training processes on this machine; 0 = one per GPU, or 2 on a CPU",
+        json_schema_extra=OPERATIONAL,
+    )
+    loader_threads: int = Field(2, ge=1, description="Decoding threads of one process", json_schema_extra=OPERATIONAL)
     seed: int = Field(0, ge=0, description="Seed of weights, order and crops")
-    log_every_steps: int = Field(10, ge=1, description="Steps between two lines of metrics.jsonl")
+    log_every_steps: int = Field(
+        10, ge=1, description="Steps between two lines of metrics.jsonl", json_schema_extra=OPERATIONAL
+    )
     validate_every_epochs: int = Field(
-        1, ge=1, description="Epochs between two validations; the last epoch always ends with one"
+        1,
+        ge=1,
+        description="Epochs between two validations; the last epoch always ends with one",
+        json_schema_extra=OPERATIONAL,
     )
     validation_samples: int = Field(
-        10_000, ge=0, description="Pairs of the validation split used, at most; 0 = no validation"
+        10_000,
+        ge=0,
+        description="Pairs of the validation split used, at most; 0 = no validation",
+        json_schema_extra=OPERATIONAL,
     )
-    checkpoint_every_steps: int = Field(500, ge=1, description="Steps between two checkpoints")
-    keep_checkpoints: int = Field(2, ge=1, description="Newest checkpoints kept")
+    checkpoint_every_steps: int = Field(
+        500, ge=1, description="Steps between two checkpoints", json_schema_extra=OPERATIONAL
+    )
+    keep_checkpoints: int = Field(2, ge=1, description="Newest checkpoints kept", json_schema_extra=OPERATIONAL)
 
 
 class PretrainConfig(Settings):
@@ -125,13 +143,25 @@ class PretrainConfig(Settings):
         return self
 
 
+def deciding_settings(config: PretrainConfig) -> dict[str, Any]:
+    """What of a configuration decides what is learned. The data set is told by its digest, not by its path."""
+    operational = {
+        name
+        for name, field in TrainConfig.model_fields.items()
+        if isinstance(field.json_schema_extra, dict) and field.json_schema_extra.get("operational")
+    }
+    return config.model_dump(mode="json", exclude={"name": True, "dataset": True, "train": operational})
+
+
 class EvaluateConfig(Settings):
     """What a trained model is measured on."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="Name of the evaluation and of its folder")
     run: str = Field(description="Name of the run that is measured, or the path of its folder")
     evaluation_sets: tuple[str, ...] = Field(
-        (), description="Folders in the wds layout (classnames.txt, zeroshot_classification_templates.txt, test/*.tar)"
+        (),
+        description="Sets in the wds layout (classnames.txt, zeroshot_classification_templates.txt, test/*.tar): names of "
+        "folders in the workspace's evaluation_sets, or paths (with a slash)",
     )
     retrieval_samples: int = Field(
         1_000, ge=0, description="Pairs of the validation split used for retrieval, at most; 0 = skip"

@@ -41,6 +41,16 @@ def train_step(training: Training, batch: Batch) -> float:
     return mean_loss
 
 
+def require_finite(training: Training) -> None:
+    """Raise DivergedError, in all processes, if a weight is not a finite number: a loss may be when its gradient is not."""
+    for name, weight in training.model.named_parameters():
+        if not torch.isfinite(weight).all():
+            raise DivergedError(
+                f"step {training.step}: {name} is not finite; nothing of it was saved. Run the same command to go on "
+                "from the last checkpoint, or start anew with a lower learning_rate or more warmup_steps"
+            )
+
+
 def _backward(training: Training, batch: Batch) -> Tensor:
     processes, device = training.processes, training.processes.device
     image_BCHW = normalise(batch.image_BHWC.to(device, non_blocking=True))
@@ -89,7 +99,8 @@ def rehearse(training: Training) -> None:
     if training.processes.world_size <= 2 or training.step == training.steps:
         return
     buffers = [buffer.clone() for buffer in training.model.buffers()]
-    batch = next(training.loader().batches(training.step, training.step + 1))
+    batch = next(batches(training, stop_requested=lambda: False))
+    assert batch is not None
     _backward(training, batch)
     training.optimizer.zero_grad(set_to_none=True)
     for buffer, before in zip(training.model.buffers(), buffers, strict=True):

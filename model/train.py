@@ -27,7 +27,7 @@ from model.data import SampleError
 from model.distributed import PeerError, Processes
 from model.metrics import MetricsFile, Speed
 from model.optim import learning_rate
-from model.step import DivergedError, batches, rehearse, train_step
+from model.step import DivergedError, batches, rehearse, require_finite, train_step
 from model.training import Training, prepare
 from model.validate import validate
 
@@ -107,6 +107,7 @@ def _end_epoch(training: Training, metrics: MetricsFile | None, captions_cut: in
 
 
 def _save(training: Training) -> None:
+    require_finite(training)
     if training.processes.is_first:
         checkpoint = CheckpointRecord(
             step=training.step, samples_seen=training.samples_seen, loss=training.loss, fingerprint=training.fingerprint

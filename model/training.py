@@ -77,7 +77,7 @@ def prepare(run_dir: Path, shards: str, processes: Processes) -> Training | None
     if newest is None and done is None:
         processes.first_alone(lambda: _train_tokenizer(run_dir, dataset, config))
     tokenizer = Tokenizer.load(run_dir / TOKENIZER, config.model.text.context_length)
-    identity = fingerprint(config, dataset.digest, run_dir / TOKENIZER)
+    identity = fingerprint(config, dataset.digest, run_dir / TOKENIZER, processes.world_size)
     _require_same(run_dir, identity, done, newest[1] if newest else None)
     if done is not None:
         progress = Progress(done.steps, done.steps, processes.is_first)
@@ -115,8 +115,8 @@ def _require_same(run_dir: Path, identity: str, done: DoneRecord | None, checkpo
     for found, what in ((done, "a finished run"), (checkpoint, "checkpoints")):
         if found is not None and found.fingerprint != identity:
             raise ValueError(
-                f"{run_dir} holds {what} of another configuration or data set; choose another name for the run, "
-                "or remove that folder"
+                f"{run_dir} holds {what} of another configuration or data set; choose another name for the run, or remove that "
+                "folder (a ResNet's batch norm also depends on the number of processes)"
             )
 
 

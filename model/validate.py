@@ -12,7 +12,7 @@ from model.clip import CLIP
 from model.config import PretrainConfig
 from model.data import InSequence, Loader, Split, normalise
 from model.distributed import Processes
-from model.objectives.contrastive import contrastive_loss, recall_at_1
+from model.objectives.contrastive import contrastive_loss, hits_at_1
 from model.tokenizer import Tokenizer
 
 ROWS_AT_ONCE = 1024
@@ -64,7 +64,7 @@ def _loss(image_ND: Tensor, text_ND: Tensor, scale: Tensor, batch: int) -> float
 
 def _recall(query_ND: Tensor, target_ND: Tensor) -> float:
     found = [
-        recall_at_1(query_BD, target_ND, first=number * ROWS_AT_ONCE)
+        hits_at_1(query_BD, target_ND, first=number * ROWS_AT_ONCE)
         for number, query_BD in enumerate(torch.split(query_ND, ROWS_AT_ONCE))
     ]
     return float(torch.stack(found).sum()) / len(query_ND)

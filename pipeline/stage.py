@@ -186,7 +186,7 @@ def prune_parts(folder: UPath, keep: Iterable[UPath]) -> None:
         return
     for entry in folder.iterdir():
         if entry.name.startswith("part-") and entry.name not in wanted:
-            entry.fs.rm(entry.path, recursive=True)
+            _discard(entry)
 
 
 def is_local(path: UPath) -> bool:
@@ -198,7 +198,7 @@ def _empty_scratch(out: UPath) -> Path:
     if is_local(out):
         scratch = Path(out.path).absolute().with_name(f".{out.name}.partial")
         if scratch.exists():
-            shutil.rmtree(scratch)
+            shutil.rmtree(scratch)  # it bears no marker, and nothing trusts its name
         scratch.mkdir(parents=True)
         return scratch
     return Path(tempfile.mkdtemp(prefix="wit-stage-"))
@@ -207,22 +207,26 @@ def _empty_scratch(out: UPath) -> Path:
 def _publish(scratch: Path, out: UPath, record: StageRecord) -> None:
     """Give the scratch folder its name. A reader sees the old stage, none, or the whole new one."""
     marker = record.model_dump_json(indent=2)
+    _discard(out)
     if is_local(out):
         (scratch / MARKER).write_text(marker)
-        final = Path(out.path).absolute()
-        if final.exists():
-            shutil.rmtree(final)
-        scratch.rename(final)
+        scratch.rename(Path(out.path).absolute())
         return
-    # An object store has no rename: the old marker goes first, the new one comes last.
-    if out.exists():
-        out.fs.rm(out.path, recursive=True)
+    # An object store has no rename: the marker comes last.
     for path in _files_below(scratch):
         target = out / str(path.relative_to(scratch))
         target.parent.mkdir(parents=True, exist_ok=True)
         target.fs.put_file(str(path), target.path)
     (out / MARKER).write_text(marker)
     shutil.rmtree(scratch)
+
+
+def _discard(folder: UPath) -> None:
+    """Remove what a stage wrote, its marker first: killed in between, no marker vouches for half of it."""
+    if not folder.exists():
+        return
+    (folder / MARKER).unlink(missing_ok=True)
+    folder.fs.rm(folder.path, recursive=True)
 
 
 def _files_below(folder: Path) -> list[Path]:

@@ -11,7 +11,7 @@ from ranks import run_ranks
 from torch import Tensor
 
 from model.distributed import Processes
-from model.objectives.contrastive import contrastive_loss, recall_at_1
+from model.objectives.contrastive import contrastive_loss, hits_at_1
 
 
 def features(rows: int, seed: int) -> Tensor:
@@ -66,8 +66,10 @@ def test_gradients_of_several_processes_are_those_of_one(world_size: int) -> Non
     torch.testing.assert_close(found, log_scale, atol=1e-7, rtol=1e-5)
 
 
-def test_recall_counts_own_targets_and_ties() -> None:
+def test_hits_count_own_targets_and_shares_of_ties() -> None:
     target_GD = F.normalize(torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, 1.0], [-1.0, 0.0]]), dim=1)
     query_BD = torch.tensor([[0.1, 1.0], [0.9, 0.1]])
-    assert recall_at_1(query_BD, target_GD, first=1).item() == 1  # the tie of rows 1 and 2; row 0 beats row 2
-    assert recall_at_1(query_BD, target_GD, first=0).item() == 0
+    assert hits_at_1(query_BD, target_GD, first=1).item() == 0.5  # the tie of rows 1 and 2; row 0 beats row 2
+    assert hits_at_1(query_BD, target_GD, first=0).item() == 0
+    collapsed_GD = torch.ones(8, 2) / 2**0.5
+    assert hits_at_1(collapsed_GD, collapsed_GD, first=0).item() == 1  # of 8: chance

@@ -52,6 +52,13 @@ def test_a_rare_class_widens_the_interval() -> None:
     assert skewed.high - skewed.low > 1.5 * (balanced.high - balanced.low)
 
 
+@pytest.mark.parametrize("hits", [[96, 0], [96, 1]])
+def test_a_few_misses_of_a_rare_class_prove_little(hits: list[int]) -> None:
+    # Of the rare class alone, 0 of 4 allows up to 60 %; so the mean of both may be up to 80 %.
+    share = mean_of_classes(hits, [96, 4], 0.95)
+    assert share.low < 0.4 and share.high > 0.62
+
+
 def test_repeating_every_trial_tells_nothing_new() -> None:
     hits = [number % 3 == 0 for number in range(60)]
     once = share_of_clustered(hits, list(range(60)), 0.95)

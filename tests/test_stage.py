@@ -119,6 +119,25 @@ def test_parts_of_an_earlier_configuration_are_removed(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["other", "part-00001"]
 
 
+def test_killed_while_the_old_output_goes_no_marker_vouches_for_the_rest(
+    tmp_path: Path, source: UPath, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = UPath(tmp_path / "out")
+    REPEAT.run([source], out, Numbers())
+
+    def killed(path: str, recursive: bool) -> None:
+        (out / "text.txt").unlink()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(out.fs, "rm", killed)
+        with pytest.raises(KeyboardInterrupt):
+            REPEAT.run([source], out, Numbers(times=2))
+    assert read_record(out) is None
+    assert not REPEAT.run([source], out, Numbers()).was_done
+    assert (out / "text.txt").exists()
+
+
 def test_an_object_store_gets_the_marker_too(source: UPath) -> None:
     out = UPath("memory://bucket/out")
     assert not REPEAT.run([source], out, Numbers()).was_done

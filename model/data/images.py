@@ -47,7 +47,7 @@ def square(pixels: Pixels, image_px: int, at: Crop = None) -> Pixels:
         left, top = int(at[0] * (new_width - image_px + 1)), int(at[1] * (new_height - image_px + 1))
     if short == image_px:
         return pixels[top : top + image_px, left : left + image_px]
-    # Resizing only the square gives the same pixels as resizing all and cropping.
+    # Resizing only the square gives, to within Pillow's rounding, the pixels of resizing all and cropping.
     x_scale, y_scale = width / new_width, height / new_height
     box = (left * x_scale, top * y_scale, (left + image_px) * x_scale, (top + image_px) * y_scale)
     picture = Image.fromarray(pixels).resize((image_px, image_px), Image.Resampling.BICUBIC, box=box)

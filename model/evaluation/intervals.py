@@ -40,8 +40,12 @@ def mean_of_classes(hits: Sequence[int], trials: Sequence[int], confidence: floa
     """The mean over classes of the share of each class. A class without trials has no share and does not count."""
     hits_C, trials_C = np.asarray(hits, float), np.asarray(trials, float)
     seen_C = trials_C > 0
-    share_C = hits_C[seen_C] / trials_C[seen_C]
-    variance = float((share_C * (1 - share_C) / trials_C[seen_C]).sum()) / max(len(share_C), 1) ** 2
+    hits_C, trials_C = hits_C[seen_C], trials_C[seen_C]
+    share_C = hits_C / trials_C
+    # Four misses of four do not prove that the class never hits: such a class lends the variance of half a hit.
+    is_sure_C = (hits_C == 0) | (hits_C == trials_C)
+    spread_C = np.where(is_sure_C, (hits_C + 0.5) / (trials_C + 1), share_C)
+    variance = float((spread_C * (1 - spread_C) / trials_C).sum()) / max(len(share_C), 1) ** 2
     return _korn_graubard(float(share_C.mean()) if len(share_C) else 0.0, variance, int(trials_C.sum()), confidence)
 
 
@@ -61,9 +65,10 @@ def share_of_clustered(hits: Sequence[bool], clusters: Sequence[int], confidence
 def _korn_graubard(value: float, variance: float, trials: int, confidence: float) -> Share:
     """Clopper-Pearson with the trials that independent sampling would need for that variance (Korn, Graubard 1998).
 
-    Never more than there were, so that it is not narrower than the exact interval; without variance (all hit, none hit)
-    the trials as they are.
+    Never more than there were, so that it is not narrower than the exact interval; where all hit or none, the trials as
+    they are.
     """
-    effective = min(float(trials), value * (1 - value) / variance) if variance > 0 else float(trials)
+    is_mixed = 0 < value < 1 and variance > 0
+    effective = min(float(trials), value * (1 - value) / variance) if is_mixed else float(trials)
     low, high = clopper_pearson(value * effective, effective, confidence)
     return Share(value=value, low=low, high=high)

@@ -25,8 +25,13 @@ def contrastive_loss(
 
 
 @torch.no_grad()
-def recall_at_1(query_BD: Tensor, target_GD: Tensor, first: int) -> Tensor:
-    """How many queries are nearest to their own target; row i's own target is row `first` + i. Ties count as found."""
+def hits_at_1(query_BD: Tensor, target_GD: Tensor, first: int) -> Tensor:
+    """How many queries are nearest to their own target; row i's own target is row `first` + i.
+
+    Of k targets that are equally near, the own one is a k-th of a hit: features that have collapsed score chance.
+    """
     similarity_BG = query_BD @ target_GD.T
     own_B = similarity_BG[torch.arange(len(query_BD)), torch.arange(first, first + len(query_BD))]
-    return (own_B >= similarity_BG.amax(dim=1)).sum()
+    best_B1 = similarity_BG.amax(dim=1, keepdim=True)
+    tied_B = (similarity_BG == best_B1).sum(dim=1)
+    return ((own_B == best_B1[:, 0]) / tied_B).sum()
