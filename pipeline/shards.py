@@ -211,7 +211,7 @@ def _write_manifest(file: Path, splits: dict[str, list[Row]], settings: ShardsCo
     manifest = {
         "format_version": FORMAT_VERSION,
         "name": settings.config.name,
-        "config": deciding_settings(settings.config),
+        "config": _without_folders(deciding_settings(settings.config)),
         "funnel": [stage.model_dump(mode="json") for stage in settings.funnel],
         "splits": {
             split: {"samples": sum(shard["samples"] for shard in shards), "shards": shards}
@@ -222,6 +222,15 @@ def _write_manifest(file: Path, splits: dict[str, list[Row]], settings: ShardsCo
         "digest": digest.hexdigest(),
     }
     file.write_text(json.dumps(manifest, sort_keys=True, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _without_folders(value: Any) -> Any:
+    """Settings in which an absolute path is its last name: where a person keeps his files decides nothing."""
+    if isinstance(value, dict):
+        return {name: _without_folders(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_without_folders(item) for item in value]
+    return Path(value).name if isinstance(value, str) and value.startswith("/") else value
 
 
 def _told(settings: ShardsConfig) -> str:

@@ -26,7 +26,7 @@ from pipeline.errors import InputError
 from pipeline.images import EVALUATION_HASHES, IMAGE_VERDICTS, ImageVerdictsConfig, image_sources
 from pipeline.query import QueryConfig, query_to_parquet
 from pipeline.settings import Settings
-from pipeline.shards import SHARDS, FunnelStage, ShardsConfig
+from pipeline.shards import SHARDS, FunnelStage, ShardsConfig, _without_folders
 from pipeline.stage import StageResult
 
 FUNNEL = (FunnelStage(stage="found", rows_in=60, rows_kept=52, dropped={"no_caption": 8}),)
@@ -200,6 +200,14 @@ def test_the_manifest_tells_the_truth(packed: StageResult, sources: list[UPath])
         shard[name] for entry in manifest["splits"].values() for shard in entry["shards"] for name in ("file", "index")
     }
     assert set(files_of(packed.out)) == listed | {"manifest.json", "train/samples.parquet", "val/samples.parquet"}
+
+
+def test_where_a_person_keeps_his_files_does_not_show() -> None:
+    settings = {"source": {"paths": ["/home/me/lists/*.tsv", "s3://bucket/a.parquet", "b.csv"]}, "sets": ["/x/cifar10"]}
+    assert _without_folders(settings) == {
+        "source": {"paths": ["*.tsv", "s3://bucket/a.parquet", "b.csv"]},
+        "sets": ["cifar10"],
+    }
 
 
 def test_the_order_of_downloads_does_not_show(packed: StageResult, tmp_path: Path) -> None:
