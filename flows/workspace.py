@@ -18,8 +18,8 @@ WORKSPACE_VARIABLE = "WIT_WORKSPACE"
 
 
 @dataclass(frozen=True)
-class DatasetFolders:
-    """Where the stages of one data set lie."""
+class StageFolders:
+    """Where the stages of one piece of work lie."""
 
     root: UPath
 
@@ -38,15 +38,28 @@ class DatasetFolders:
         """Folder of a stage that is done in one go."""
         return self.root / stage
 
+
+class DatasetFolders(StageFolders):
+    """Where the stages of one data set lie."""
+
     @property
     def shards(self) -> UPath:
         """The folder that training reads; docs/shards.md is its contract."""
         return self.root / "shards"
 
 
+class QueryListFolders(StageFolders):
+    """Where the stages of one query list lie."""
+
+    @property
+    def queries(self) -> UPath:
+        """The folder that matching reads: queries.parquet, one row per query (sql/query_list.sql)."""
+        return self.root / "queries"
+
+
 @dataclass(frozen=True)
 class Workspace:
-    """A folder, or a prefix of an object store, that holds data sets, runs and evaluations."""
+    """A folder, or a prefix of an object store, that holds data sets, query lists, runs and evaluations."""
 
     root: UPath
 
@@ -59,11 +72,18 @@ class Workspace:
     def dataset(self, name: str) -> DatasetFolders:
         return DatasetFolders(self.root / "datasets" / name)
 
+    def query_list_folders(self, name: str) -> QueryListFolders:
+        return QueryListFolders(self.root / "query_lists" / name)
+
     @property
     def crawl_cache(self) -> Path:
         """Pages fetched so far, so that a killed crawl fetches none twice; always local, safe to delete."""
-        base = Path(self.root.path) if is_local(self.root) else Path.home() / ".cache" / "webimagetext"
-        return base / "cache" / "pages"
+        return self._cache / "pages"
+
+    @property
+    def file_cache(self) -> Path:
+        """Remote files that were copied to be read; always local, safe to delete."""
+        return self._cache / "files"
 
     @property
     def evaluation_sets(self) -> UPath:
@@ -72,6 +92,10 @@ class Workspace:
     def shards(self, dataset: str) -> UPath:
         """Folder of shards of a data set given by name, or by path if it holds a slash."""
         return UPath(dataset) if "/" in dataset else self.dataset(dataset).shards
+
+    def query_list(self, name: str) -> UPath:
+        """Folder with the queries.parquet of a list given by name, or by path if it holds a slash."""
+        return UPath(name) if "/" in name else self.query_list_folders(name).queries
 
     def run(self, run: str) -> Path:
         """Folder of a training run given by name, or by path if it holds a slash."""
@@ -83,6 +107,11 @@ class Workspace:
     def evaluation_set(self, name: str) -> UPath:
         """Folder of an evaluation set given by name, or by path if it holds a slash."""
         return UPath(name) if "/" in name else self.evaluation_sets / name
+
+    @property
+    def _cache(self) -> Path:
+        base = Path(self.root.path) if is_local(self.root) else Path.home() / ".cache" / "webimagetext"
+        return base / "cache"
 
     def _local(self, kind: str) -> Path:
         if not is_local(self.root):

@@ -16,7 +16,7 @@ from conftest import BIN, CHECKOUT, PrefectServer
 
 from flows import plugin
 
-FLOWS = ("build-dataset", "pretrain", "evaluate", "reproduce")
+FLOWS = ("build-dataset", "build-queries", "pretrain", "evaluate", "reproduce")
 UNNAMED_DEPLOYMENTS = """
 from prefect.client.orchestration import get_client
 with get_client(sync_client=True) as client:
@@ -46,7 +46,7 @@ def ask(server: PrefectServer, path: str, body: dict[str, Any] | None = None) ->
         return json.load(answer)
 
 
-@pytest.mark.parametrize("flow", ["build-dataset", "pretrain"])
+@pytest.mark.parametrize("flow", ["build-dataset", "build-queries", "pretrain"])
 def test_bare_name_runs_the_default_deployment(deployed: PrefectServer, flow: str) -> None:
     told = deployed.run("prefect", "deployment", "run", flow)
     assert told.returncode == 0, told.stderr

@@ -59,7 +59,10 @@ def read_text(tmp_path: Path, name: str, content: bytes) -> StageResult:
     return WIKIPEDIA_TEXT.run([UPath(tmp_path / name)], UPath(tmp_path / f"{name}.lines"), WikipediaConfig())
 
 
-@pytest.mark.parametrize(("name", "pack"), [("a.xml", bytes), ("a.xml.bz2", bz2.compress), ("a.xml.gz", gzip.compress)])
+@pytest.mark.parametrize(
+    ("name", "pack"),
+    [("a.xml", bytes), ("a.xml.bz2", bz2.compress), ("a.xml.gz", gzip.compress), ("a1.xml-p1p41242.bz2", bz2.compress)],
+)
 def test_dump_gives_the_lines_that_a_reader_sees(tmp_path: Path, name: str, pack: type[bytes]) -> None:
     result = read_text(tmp_path, name, pack(DUMP.encode()))
     assert lines_of(result) == VISIBLE

@@ -76,3 +76,28 @@ class QueryListConfig(Settings):
     max_titles: int = Field(61_235, ge=0, description="Titles at most, the most viewed (MetaCLIP, Table 1: 61,235)")
     numbers: bool = Field(True, description='Add "0" to "99", as MetaCLIP\'s code does')
     query: QueryConfig = Field(QueryConfig(), description="Bounds of one statement", json_schema_extra=SPEED_ONLY)
+
+
+class BuildQueriesConfig(Settings):
+    """A query list and where it comes from; any of the sources will do, the paper's list wants all but the given one."""
+
+    name: str = Field(
+        "clip", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="Name of the query list and of its folder"
+    )
+    given_paths: tuple[str, ...] = Field(
+        (), description="Lists that somebody wrote, one query a line; local, http(s):// or s3://, * matches many"
+    )
+    wordnet_paths: tuple[str, ...] = Field(
+        (), description="WordNet's data.noun, data.verb, data.adj and data.adv (or its index files), or word lists"
+    )
+    wikipedia_paths: tuple[str, ...] = Field(
+        (), description="Dumps, *-pages-articles.xml.bz2, or text files, one article or paragraph a line"
+    )
+    pageviews_paths: tuple[str, ...] = Field(
+        (), description="Hourly counts, pageviews-YYYYMMDD-HH0000.gz (MetaCLIP: those of 25 days of 2018-2022)"
+    )
+    given: GivenConfig = GivenConfig()
+    wordnet: WordnetConfig = WordnetConfig()
+    wikipedia: WikipediaConfig = WikipediaConfig()
+    pageviews: PageviewsConfig = PageviewsConfig()
+    query_list: QueryListConfig = QueryListConfig()

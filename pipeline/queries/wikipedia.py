@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,9 @@ ARTICLES = "0"  # MediaWiki's number of the main namespace
 UNREADABLE_REST = "unreadable_rest"
 
 
+DUMP_NAME = re.compile(r"\.xml(-p\d+p\d+)?(\.bz2|\.gz)?$")
+
+
 @dataclass(frozen=True)
 class Page:
     """One page of a dump; `wikitext` is None if it is no article, and `reason` says why."""
@@ -33,10 +37,13 @@ class Page:
 
 
 def _wikipedia_text(sources: Sequence[UPath], out: Path, config: WikipediaConfig) -> Counts:
-    """`sources` is one file, packed or not: `*.xml` is a dump, anything else plain text; rows are pages, or lines."""
+    """`sources` is one file, packed or not: a dump (`*.xml`, or a piece of one, `*.xml-p1p41242`), else plain text.
+
+    Rows are pages, or lines.
+    """
     (path,) = sources
     with BatchWriter(out / LINES_FILE, LINES_SCHEMA) as writer:
-        if path.name.removesuffix(".bz2").removesuffix(".gz").endswith(".xml"):
+        if DUMP_NAME.search(path.name):
             return _write_pages(path, writer, config)
         return _write_lines(path, writer, config)
 

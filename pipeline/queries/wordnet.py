@@ -15,12 +15,15 @@ from pipeline.queries.given import entry_reason, write_entries
 from pipeline.stage import Counts, Stage, total
 
 MAX_LINE_BYTES = 100_000  # the longest line of WordNet 3.1 has about 15,000
+DICTIONARY_FILE = re.compile(
+    r"(?:data|index)\.(?:noun|verb|adj|adv)(?:\.gz|\.bz2)?"
+)  # index.sense, too, lies beside them
 SYNTACTIC_MARKER = re.compile(r"\((?:a|p|ip)\)$")  # where an adjective may stand
 
 
 def _wordnet_lemmas(sources: Sequence[UPath], out: Path, config: WordnetConfig) -> Counts:
     """`sources` are all `data.*` (or all `index.*`) files of a dictionary, else word lists, one entry a line."""
-    data_files = [path for path in sources if path.name.startswith(("data.", "index."))]
+    data_files = [path for path in sources if DICTIONARY_FILE.fullmatch(path.name)]
     if not data_files:
         return write_entries(sources, out, "wordnet", config.max_chars)
     dropped, kept = Counter[str](), 0
