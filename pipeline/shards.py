@@ -23,7 +23,7 @@ from pipeline.errors import InputError
 from pipeline.images import IMAGE_VERDICTS_FILE
 from pipeline.jpeg import as_rgb, size_px
 from pipeline.query import query_to_parquet
-from pipeline.stage import Counts, Stage, deciding_settings, input_digest
+from pipeline.stage import Counts, FunnelStage, Stage, deciding_settings, input_digest
 
 FORMAT_VERSION = 1
 SPLITS = ("train", "val")
@@ -53,12 +53,6 @@ SAMPLE_FIELDS = (
 )
 
 Row = dict[str, Any]
-
-
-class FunnelStage(Counts):
-    """One line of the funnel: what a stage kept and dropped."""
-
-    stage: str
 
 
 class ShardsConfig(BaseModel):

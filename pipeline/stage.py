@@ -45,6 +45,12 @@ class Counts(BaseModel):
         return self
 
 
+class FunnelStage(Counts):
+    """One line of the funnel: what a stage kept and dropped."""
+
+    stage: str
+
+
 class OutputFile(BaseModel):
     """One file that a stage wrote."""
 

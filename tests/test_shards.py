@@ -26,8 +26,8 @@ from pipeline.errors import InputError
 from pipeline.images import EVALUATION_HASHES, IMAGE_VERDICTS, ImageVerdictsConfig, image_sources
 from pipeline.query import QueryConfig, query_to_parquet
 from pipeline.settings import Settings
-from pipeline.shards import SHARDS, FunnelStage, ShardsConfig, _without_folders
-from pipeline.stage import StageResult
+from pipeline.shards import SHARDS, ShardsConfig, _without_folders
+from pipeline.stage import FunnelStage, StageResult
 
 FUNNEL = (FunnelStage(stage="found", rows_in=60, rows_kept=52, dropped={"no_caption": 8}),)
 
