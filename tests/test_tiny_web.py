@@ -29,10 +29,11 @@ from PIL import Image
 from upath import UPath
 
 from pipeline.errors import InputError
+from pipeline.stage import MARKER, StageResult
 from pipeline.tiny_web.captions import FOREIGN_LANGUAGES, caption_key, describe, describe_in
 from pipeline.tiny_web.config import TinyWebConfig
 from pipeline.tiny_web.draws import Draws
-from pipeline.tiny_web.evaluation import EVALUATION_SETS, evaluation_scene, write_evaluation_sets
+from pipeline.tiny_web.evaluation import EVALUATION_SET, evaluation_scene, evaluation_sets
 from pipeline.tiny_web.painting import RGB, render, render_jpeg
 from pipeline.tiny_web.pairs import NUISANCES, ImageFile, nuisance_counts, plan_pairs
 from pipeline.tiny_web.scenes import (
@@ -521,7 +522,7 @@ def test_dripping_images_never_stall_a_read_and_end_unfinished(web: TinyWeb) -> 
 
 
 def test_evaluation_copies_have_the_bytes_of_the_evaluation_sets(web: TinyWeb, tmp_path: Path) -> None:
-    write_evaluation_sets(SMALL, tmp_path)
+    write_evaluation_sets(tmp_path)
     digests = set()
     for path in tmp_path.glob("*/test/0.tar"):
         with tarfile.open(path) as tar:
@@ -555,12 +556,15 @@ def test_connections_are_kept_open_and_head_is_answered(web: TinyWeb) -> None:
     assert sizes[0][0] == sizes[0][1] == sizes[1][0] == sizes[2][1] and sizes[1][1] == 0
 
 
+def write_evaluation_sets(folder: Path) -> list[StageResult]:
+    return [EVALUATION_SET.run([], UPath(folder / config.name), config) for config in evaluation_sets(SMALL)]
+
+
 # --- evaluation sets --------------------------------------------------------------------------------------------------
 
 
 def test_evaluation_sets_have_the_layout_of_clip_benchmark(tmp_path: Path) -> None:
-    result = EVALUATION_SETS.run([], UPath(tmp_path / "sets"), SMALL)
-    assert result.counts.rows_kept == 2 * SMALL.evaluation_images
+    assert not any(result.was_done for result in write_evaluation_sets(tmp_path / "sets"))
     for name, is_held_out in (("tiny-web-unseen", True), ("tiny-web-seen", False)):
         folder = tmp_path / "sets" / name
         classes = (folder / "classnames.txt").read_text().splitlines()
@@ -578,15 +582,15 @@ def test_evaluation_sets_have_the_layout_of_clip_benchmark(tmp_path: Path) -> No
         assert len(labels) == SMALL.evaluation_images
         assert shown <= HELD_OUT_NAMES if is_held_out else shown.isdisjoint(HELD_OUT_NAMES)
         for index, label in enumerate(labels):
-            assert evaluation_scene(SMALL, name, index).main.combination.name == classes[label]
-    assert EVALUATION_SETS.run([], UPath(tmp_path / "sets"), SMALL).was_done
+            assert evaluation_scene(SMALL.seed, name, index).main.combination.name == classes[label]
+    assert all(result.was_done for result in write_evaluation_sets(tmp_path / "sets"))
 
 
 def test_evaluation_sets_are_the_same_bytes_every_time(tmp_path: Path) -> None:
     digests = []
     for name in ("a", "b"):
-        write_evaluation_sets(SMALL, tmp_path / name)
-        files = sorted(path for path in (tmp_path / name).rglob("*") if path.is_file())
+        write_evaluation_sets(tmp_path / name)
+        files = sorted(path for path in (tmp_path / name).rglob("*") if path.is_file() and path.name != MARKER)
         digests.append([hashlib.sha256(path.read_bytes()).hexdigest() for path in files])
     assert digests[0] == digests[1]
 
@@ -600,7 +604,7 @@ def test_a_taken_port_is_named_with_a_remedy() -> None:
         taken.listen()
         port = taken.getsockname()[1]
         first = max(1, port - 1)
-        with pytest.raises(InputError, match=rf"(?s)port {first}|port {port}.*--port"):
+        with pytest.raises(InputError, match=rf"(?s)port {first}|port {port}.*base_port"):
             TinyWeb(TinyWebConfig(pairs=60, base_port=first))
 
 

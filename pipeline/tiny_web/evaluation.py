@@ -7,8 +7,10 @@ import tarfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from pydantic import Field
 from upath import UPath
 
+from pipeline.settings import Settings
 from pipeline.stage import Counts, Stage
 from pipeline.tiny_web.config import TinyWebConfig
 from pipeline.tiny_web.painting import render_jpeg
@@ -41,39 +43,57 @@ TEMPLATES = (
 )
 
 
-def evaluation_scene(config: TinyWebConfig, name: str, index: int) -> Scene:
+def evaluation_scene(seed: int, name: str, index: int) -> Scene:
     """Image `index` of an evaluation set: one thing, classes in turn, everything else drawn."""
     combinations = EVALUATION_COMBINATIONS[name]
     return draw_scene(
-        config.seed, f"{name}/{index}", combinations=(combinations[index % len(combinations)],), second_share=0.0
+        seed, f"{name}/{index}", combinations=(combinations[index % len(combinations)],), second_share=0.0
     )
 
 
-def write_evaluation_sets(config: TinyWebConfig, out: Path) -> int:
-    """Write one folder for each set into `out`; return the number of images.
+class EvaluationSetConfig(Settings):
+    """All that one of the sets depends on."""
 
-    NAME/classnames.txt, NAME/zeroshot_classification_templates.txt, NAME/test/nshards.txt and NAME/test/0.tar, whose
-    members are KEY.jpg and KEY.cls (the class number as text). The same configuration gives the same bytes.
+    name: str = Field(description="One of EVALUATION_COMBINATIONS")
+    seed: int = Field(0, ge=0, description="Seed of the embedded web")
+    images: int = Field(600, ge=24, description="Images of the set")
+
+
+def evaluation_sets(config: TinyWebConfig) -> list[EvaluationSetConfig]:
+    """The sets that belong to an embedded web."""
+    return [
+        EvaluationSetConfig(name=name, seed=config.seed, images=config.evaluation_images)
+        for name in EVALUATION_COMBINATIONS
+    ]
+
+
+def _evaluation_set(sources: Sequence[UPath], out: Path, config: EvaluationSetConfig) -> Counts:
+    """classnames.txt, zeroshot_classification_templates.txt, test/nshards.txt and test/0.tar.
+
+    The members of the tar are KEY.jpg and KEY.cls (the class number as text). The same configuration gives the same bytes.
     """
-    for name in EVALUATION_COMBINATIONS:
-        folder = out / name / "test"
-        folder.mkdir(parents=True)
-        _write_lines(out / name / "classnames.txt", [combination.name for combination in ALL_COMBINATIONS])
-        _write_lines(out / name / "zeroshot_classification_templates.txt", TEMPLATES)
-        _write_lines(folder / "nshards.txt", ["1"])
-        _write_tar(config, name, folder / "0.tar")
-    return config.evaluation_images * len(EVALUATION_COMBINATIONS)
+    folder = out / "test"
+    folder.mkdir()
+    _write_lines(out / "classnames.txt", [combination.name for combination in ALL_COMBINATIONS])
+    _write_lines(out / "zeroshot_classification_templates.txt", TEMPLATES)
+    _write_lines(folder / "nshards.txt", ["1"])
+    _write_tar(config, folder / "0.tar")
+    return Counts(rows_in=config.images, rows_kept=config.images)
+
+
+EVALUATION_SET = Stage("evaluation_set", _evaluation_set)
+"""Needs no sources: everything follows from the configuration."""
 
 
 def _write_lines(path: Path, lines: Sequence[str]) -> None:
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def _write_tar(config: TinyWebConfig, name: str, path: Path) -> None:
+def _write_tar(config: EvaluationSetConfig, path: Path) -> None:
     numbers = {combination: number for number, combination in enumerate(ALL_COMBINATIONS)}
     with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
-        for index in range(config.evaluation_images):
-            scene = evaluation_scene(config, name, index)
+        for index in range(config.images):
+            scene = evaluation_scene(config.seed, config.name, index)
             _add(tar, f"{index:06d}.jpg", render_jpeg(config.seed, scene))
             _add(tar, f"{index:06d}.cls", str(numbers[scene.main.combination]).encode())
 
@@ -83,12 +103,3 @@ def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
     member.size = len(data)
     member.mode = 0o644
     tar.addfile(member, io.BytesIO(data))
-
-
-def _evaluation_sets(sources: Sequence[UPath], out: Path, config: TinyWebConfig) -> Counts:
-    images = write_evaluation_sets(config, out)
-    return Counts(rows_in=images, rows_kept=images)
-
-
-EVALUATION_SETS = Stage("evaluation_sets", _evaluation_sets)
-"""Needs no sources: everything follows from the configuration."""

@@ -246,7 +246,7 @@ class _Planner:
     def _evaluation_copy(self, nuisance: Nuisance, index: int) -> Pair:
         """A picture of an evaluation set, byte for byte, out in the wild."""
         names = tuple(EVALUATION_COMBINATIONS)
-        scene = evaluation_scene(self._config, names[index % len(names)], index // len(names))
+        scene = evaluation_scene(self._config.seed, names[index % len(names)], index // len(names))
         pair = self._fresh(nuisance.name, index)
         image = replace(self._file(pair), scene=scene)
         return replace(pair, image=image, caption=self._describe(scene), reason=nuisance.reason)

@@ -185,7 +185,7 @@ def _bind_all(config: TinyWebConfig, web: TinyWeb) -> list[_Site]:
             last = config.base_port + config.sites - 1
             raise InputError(
                 f"port {port} on {HOST}: {os.strerror(error.errno or 0)}; the tiny web needs ports "
-                f"{config.base_port} to {last}: free them, or choose another first port with --port (0 = any free)"
+                f"{config.base_port} to {last}: free them, or choose another base_port (0 = any free)"
             ) from error
     return sites
 
