@@ -55,6 +55,11 @@ def publish_funnel(name: str, funnel: Sequence[tuple[str, Counts]]) -> None:
     create_markdown_artifact(f"# Funnel of {name}\n\n{bars}\n{table}\n", key=key_of("funnel-diagram", name))
 
 
+def publish_card(name: str, markdown: str) -> None:
+    """Show the card of a data set."""
+    create_markdown_artifact(markdown, key=key_of("card", name))
+
+
 def by_size(dropped: Mapping[str, int]) -> list[tuple[str, int]]:
     """Reasons with their rows, most rows first."""
     return sorted(dropped.items(), key=lambda item: (-item[1], item[0]))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, TypeVar, cast
 
@@ -17,37 +18,30 @@ from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 from pydantic import BaseModel
 from upath import UPath
 
-from flows.artifacts import by_size, publish_funnel
+from flows.artifacts import publish_card, publish_funnel
+from flows.funnel import Funnel
 from flows.recipes import tiny
 from flows.tasks import run_parts, run_whole
 from flows.tiny_web import serving
 from flows.workspace import DatasetFolders, Workspace, only_writer
 from pipeline.config import BuildDatasetConfig
+from pipeline.errors import InputError
 from pipeline.settings import Settings
 from pipeline.sources.config import SourceConfig
-from pipeline.stage import Counts, Stage, StageResult, prune_parts, total
+from pipeline.stage import Stage, StageResult, prune_parts, read_record
+from pipeline.tiny_web.config import TinyWebConfig
 
 PARTS_AT_ONCE = 4
 ConfigT = TypeVar("ConfigT", bound=BaseModel)
 StageRun = Callable[[], StageResult]
 
 
-class Funnel:
-    """The counts of the stages so far, told as they come."""
+@dataclass(frozen=True)
+class Balanced:
+    """What the balancing gave: its parts, and the stages that tell of the queries; both empty without a query list."""
 
-    def __init__(self) -> None:
-        self.stages: list[tuple[str, Counts]] = []
-
-    def add(self, stage: str, results: Sequence[StageResult]) -> None:
-        """Add a stage, whole or in parts."""
-        counts = total(result.counts for result in results)
-        self.stages.append((stage, counts))
-        dropped = ", ".join(f"{reason} {rows:,}" for reason, rows in by_size(counts.dropped))
-        before = " (done before)" if all(result.was_done for result in results) else ""
-        get_run_logger().info(
-            f"{stage}: {counts.rows_kept:,} of {counts.rows_in:,} kept{before}"
-            + (f"; dropped: {dropped}" if dropped else "")
-        )
+    parts: Sequence[StageResult] = ()
+    told: Sequence[UPath] = ()
 
 
 @flow(
@@ -72,12 +66,15 @@ def build_dataset(
     with only_writer(data.root), sources_served(config, space) as config:
         rows = find_rows(config, space, data)
         funnel.add("sources", rows)
-        pairs = describe_pairs(rows, data)
-        verdicts = judge_pairs(config, pairs, data)
+        pairs = describe_pairs(config, rows, data)
+        blocked = block_pairs(config, pairs, data)
+        verdicts = judge_pairs(config, pairs, blocked, data)
         funnel.add("rules", [verdicts])
-        selected = select_pairs(config, verdicts, pairs, data)
+        balanced = balance_pairs(config, verdicts, pairs, funnel, space, data)
+        selected = select_pairs(config, verdicts, balanced.parts, pairs, data)
         funnel.add("selection", [selected])
         if until == "selection":
+            describe_dataset(config, verdicts, pairs, balanced, None, funnel, data)
             return finish(config, funnel, selected)
         parts = cut_parts(config, selected, data)
         downloads = download_parts(config, parts, data)
@@ -85,6 +82,7 @@ def build_dataset(
         images = judge_images(config, parts, downloads, space, data)
         funnel.add("images", [images])
         shards = pack_shards(config, images, downloads, funnel, data)
+        describe_dataset(config, verdicts, pairs, balanced, shards, funnel, data)
         return finish(config, funnel, shards)
 
 
@@ -102,12 +100,20 @@ def sources_served(config: BuildDatasetConfig, space: Workspace) -> Iterator[Bui
     if source.kind != "tiny_web":
         yield config
         return
-    from pipeline.tiny_web.evaluation import EVALUATION_SETS
-
-    run_whole("evaluation sets", partial(EVALUATION_SETS.run, (), space.evaluation_sets, source.tiny_web))
+    write_evaluation_sets(source.tiny_web, space)
     with serving(source.tiny_web) as seeds:
         crawl = source.site_crawl.model_copy(update={"seeds": seeds})
         yield config.model_copy(update={"source": source.model_copy(update={"site_crawl": crawl})})
+
+
+def write_evaluation_sets(web: TinyWebConfig, space: Workspace) -> None:
+    """The evaluation sets of an embedded web, beside those that a person has put there."""
+    from pipeline.tiny_web.evaluation import EVALUATION_SET, evaluation_sets
+
+    for config in evaluation_sets(web):
+        folder = space.evaluation_set(config.name)
+        with only_writer(folder):
+            run_whole(f"evaluation set {config.name}", partial(EVALUATION_SET.run, (), folder, config))
 
 
 def find_rows(config: BuildDatasetConfig, space: Workspace, data: DatasetFolders) -> list[StageResult]:
@@ -162,31 +168,138 @@ def crawl_sites(config: BuildDatasetConfig, space: Workspace, data: DatasetFolde
     return _parts("crawl", site_crawl_stage(cache), [(sources, site) for site in sites], data, "rows")
 
 
-def describe_pairs(rows: Sequence[StageResult], data: DatasetFolders) -> list[StageResult]:
+def describe_pairs(config: BuildDatasetConfig, rows: Sequence[StageResult], data: DatasetFolders) -> list[StageResult]:
     """The same rows with normal URL, clean caption, language and pair_id."""
     from pipeline.pairs import PAIRS, PairsConfig
 
-    work = [([part.out], PairsConfig(part=number)) for number, part in enumerate(rows)]
+    work = [([part.out], PairsConfig(part=number, mask_pii=config.curate.mask_pii)) for number, part in enumerate(rows)]
     return _parts("pairs", PAIRS, work, data, "pairs")
 
 
-def judge_pairs(config: BuildDatasetConfig, pairs: Sequence[StageResult], data: DatasetFolders) -> StageResult:
-    """One verdict per row."""
-    from pipeline.curate import PAIR_VERDICTS, VerdictsConfig
+def block_pairs(config: BuildDatasetConfig, pairs: Sequence[StageResult], data: DatasetFolders) -> list[StageResult]:
+    """Which rows the block lists hit; nothing without a list."""
+    from pipeline.blocklists import BLOCK_LISTS, BLOCKED, BlockedConfig, plan
 
-    rules = VerdictsConfig(curate=config.curate, query=config.query)
-    return run_whole("rules", partial(PAIR_VERDICTS.run, _folders(pairs), data.whole("verdicts"), rules))
+    if config.block.is_empty:
+        prune_parts(data.whole("blocked"), [])
+        return []
+    wanted = plan(config.block, config.query)
+    lists = run_whole("block lists", partial(BLOCK_LISTS.run, (), data.whole("block_lists"), wanted))
+    hit = BlockedConfig.of(config.block, config.query)
+    return _parts("block", BLOCKED, [([part.out, lists.out], hit) for part in pairs], data, "blocked")
+
+
+def judge_pairs(
+    config: BuildDatasetConfig,
+    pairs: Sequence[StageResult],
+    blocked: Sequence[StageResult],
+    data: DatasetFolders,
+) -> StageResult:
+    """One verdict per row."""
+    from pipeline.curate import PAIR_VERDICTS, FrequencyConfig
+    from pipeline.rules import RULES, RulesConfig
+
+    rules = RulesConfig.of(config.curate, config.query)
+    both = zip(pairs, blocked, strict=True) if blocked else zip(pairs, strict=True)
+    ruled = _parts("rules", RULES, [(_folders(parts), rules) for parts in both], data, "rules")
+    frequency = FrequencyConfig.of(config.curate, config.query)
+    return run_whole("verdicts", partial(PAIR_VERDICTS.run, _folders(ruled), data.whole("verdicts"), frequency))
+
+
+def balance_pairs(
+    config: BuildDatasetConfig,
+    verdicts: StageResult,
+    pairs: Sequence[StageResult],
+    funnel: Funnel,
+    space: Workspace,
+    data: DatasetFolders,
+) -> Balanced:
+    """What matching and balancing make of the kept pairs; nothing where no query list is given."""
+    from pipeline.balancing import BALANCE_ENTRIES, BALANCE_THRESHOLD, BALANCED, BalanceBucket
+    from pipeline.matching import KEPT_CAPTIONS, MATCH_COUNTS, MATCHES, QUERY_INDEX
+
+    if not config.queries.query_list:
+        for stage in ("captions", "matches", "entries", "balanced"):
+            prune_parts(data.whole(stage), [])
+        return Balanced()
+    match, balance = config.queries.match, config.queries.balance
+    queries = space.query_list(config.queries.query_list)
+    if read_record(queries) is None:
+        raise InputError(
+            f"queries.query_list: {queries} is no finished query list; make one with wit build-queries --name "
+            f"{config.queries.query_list}, or give the path of its folder"
+        )
+    index = run_whole("query index", partial(QUERY_INDEX.run, [queries], data.whole("query_index"), match))
+    captions = _parts(
+        "captions", KEPT_CAPTIONS, [([verdicts.out, part.out], match) for part in pairs], data, "captions"
+    )
+    matches = _parts("match", MATCHES, [([index.out, part.out], match) for part in captions], data, "matches")
+    funnel.add("matching", matches)
+    sources = [queries, *_folders(matches)]
+    counts = run_whole("query counts", partial(MATCH_COUNTS.run, sources, data.whole("query_counts"), match))
+
+    # Drawing is done pair by pair; the paper's cap ranks all pairs of a query.
+    groups = [_folders(matches)] if balance.mode == "cap" else [[part.out] for part in matches]
+    bucket = BalanceBucket(balance=balance)
+    work = [([counts.out, *group], bucket) for group in groups]
+    entries = _parts("entries", BALANCE_ENTRIES, work, data, "entries")
+    sources = [counts.out, *(_folders(entries) if balance.wanted_pairs is not None else [])]
+    threshold = run_whole("threshold", partial(BALANCE_THRESHOLD.run, sources, data.whole("threshold"), balance))
+    work = [([threshold.out, counts.out, part.out], bucket) for part in entries]
+    balanced = _parts("balance", BALANCED, work, data, "balanced")
+    funnel.add("balancing", balanced)
+    return Balanced(balanced, [counts.out, threshold.out])
 
 
 def select_pairs(
-    config: BuildDatasetConfig, verdicts: StageResult, pairs: Sequence[StageResult], data: DatasetFolders
+    config: BuildDatasetConfig,
+    verdicts: StageResult,
+    balanced: Sequence[StageResult],
+    pairs: Sequence[StageResult],
+    data: DatasetFolders,
 ) -> StageResult:
     """The pairs worth a download."""
+    if balanced:
+        from pipeline.balancing import BALANCED_SELECTION, BalancedSelectionConfig
+
+        curate = config.curate
+        choice = BalancedSelectionConfig(
+            pairs_parts=len(pairs), max_pairs=curate.max_pairs, seed=curate.seed, query=config.query
+        )
+        sources = [verdicts.out, *_folders(pairs), *_folders(balanced)]
+        return run_whole("selection", partial(BALANCED_SELECTION.run, sources, data.whole("selected"), choice))
     from pipeline.curate import SELECTED, VerdictsConfig
 
     rules = VerdictsConfig(curate=config.curate, query=config.query)
     sources = [verdicts.out, *_folders(pairs)]
     return run_whole("selection", partial(SELECTED.run, sources, data.whole("selected"), rules))
+
+
+def describe_dataset(
+    config: BuildDatasetConfig,
+    verdicts: StageResult,
+    pairs: Sequence[StageResult],
+    balanced: Balanced,
+    shards: StageResult | None,
+    funnel: Funnel,
+    data: DatasetFolders,
+) -> None:
+    """Count what is in the data set and write its card."""
+    from pipeline.audit import AUDIT, QUERY_AUDIT, AuditConfig, QueryAuditConfig
+    from pipeline.card import CARD, CardConfig, read_markdown
+
+    counted = AuditConfig(preset=config.curate.preset, query=config.query)
+    sources = [verdicts.out, *_folders(pairs)]
+    audits = [run_whole("audit", partial(AUDIT.run, sources, data.whole("audit"), counted))]
+    if balanced.told:
+        curve = QueryAuditConfig(query=config.query)
+        audits.append(
+            run_whole("query audit", partial(QUERY_AUDIT.run, balanced.told, data.whole("query_audit"), curve))
+        )
+    told = CardConfig(config=config, funnel=funnel.told())
+    sources = [*_folders(audits), *([shards.out] if shards else [])]
+    card = run_whole("card", partial(CARD.run, sources, data.whole("card"), told))
+    publish_card(config.name, read_markdown(card.out))
 
 
 def cut_parts(config: BuildDatasetConfig, selected: StageResult, data: DatasetFolders) -> list[StageResult]:
@@ -228,7 +341,7 @@ def judge_images(
         "evaluation hashes", partial(EVALUATION_HASHES.run, tars, data.whole("evaluation_hashes"), Settings())
     )
     sources = image_sources(_folders(parts), _folders(downloads), hashes.out)
-    rules = ImageVerdictsConfig(images=config.images, query=config.query)
+    rules = ImageVerdictsConfig(preset=config.curate.preset, images=config.images, query=config.query)
     return run_whole("images", partial(IMAGE_VERDICTS.run, sources, data.whole("image_verdicts"), rules))
 
 
@@ -240,11 +353,11 @@ def pack_shards(
     data: DatasetFolders,
 ) -> StageResult:
     """The kept images as WebDataset shards."""
-    from pipeline.shards import SHARDS, FunnelStage, ShardsConfig
+    from pipeline.shards import SHARDS, ShardsConfig
 
-    told = tuple(FunnelStage(stage=stage, **counts.model_dump()) for stage, counts in funnel.stages)
+    settings = ShardsConfig(config=config, funnel=funnel.told())
     sources = [images.out, *_folders(downloads)]
-    return run_whole("shards", partial(SHARDS.run, sources, data.shards, ShardsConfig(config=config, funnel=told)))
+    return run_whole("shards", partial(SHARDS.run, sources, data.shards, settings))
 
 
 def _parts(

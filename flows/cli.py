@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from types import FrameType
 from typing import Any, TypeVar
 
@@ -39,13 +40,14 @@ From the web to a zero-shot classifier:
   wit build-dataset RECIPE        crawl or read pairs, filter, download, pack shards (--until selection: no download)
   wit pretrain RECIPE             train CLIP on them
   wit evaluate RECIPE             zero-shot accuracy, retrieval, report.html
+  wit build-queries [NAME]        the paper's list of queries, from Wikipedia, WordNet or your own lists
 
 Questions:
   wit recipes                     the named configurations
   wit why DATASET URL-OR-ID       what became of a pair
   wit tiny-web                    serve the embedded web, to look at it in a browser
 
-Every field of a configuration is an option after RECIPE: wit pretrain tiny --train.epochs 3
+Every field of a configuration is an option after RECIPE or NAME: wit pretrain tiny --train.epochs 3
 `wit COMMAND --help` lists them."""
 
 
@@ -133,7 +135,9 @@ def _recipe_and_options(arguments: list[str], command: str) -> tuple[Recipe, lis
     return recipe("tiny"), arguments
 
 
-def _configured(default: ConfigT, options: list[str], command: str) -> tuple[ConfigT, dict[str, str]]:
+def _configured(
+    default: ConfigT, options: list[str], command: str, named: str = "RECIPE"
+) -> tuple[ConfigT, dict[str, str]]:
     """The configuration with the options laid over it, and the flow's other parameters."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, prog=f"wit {command}")
     parser.add_argument("--workspace", default="")
@@ -144,48 +148,34 @@ def _configured(default: ConfigT, options: list[str], command: str) -> tuple[Con
         type(default),
         default=default,
         args=theirs,
-        prog=f"wit {command} RECIPE [--workspace FOLDER]"
+        prog=f"wit {command} {named} [--workspace FOLDER]"
         + (" [--until selection]" if command == "build-dataset" else ""),
         config=(tyro.conf.AvoidSubcommands, tyro.conf.FlagConversionOff),
     )
     return config, vars(ours)
 
 
-def _run_flow(
-    command: str, pick: Callable[[Recipe], Any], flow_of: Callable[[], Callable[..., str]]
-) -> Callable[[list[str]], None]:
+def _run_flow(command: str, pick: Callable[[Recipe], Any]) -> Callable[[list[str]], None]:
     def run_command(arguments: list[str]) -> None:
         chosen, options = _recipe_and_options(arguments, command)
         config, others = _configured(pick(chosen), options, command)
-        flow = flow_of()
+        name = command.replace("-", "_")
+        flow = getattr(import_module(f"flows.{name}"), name)
         quiet_engine()
         print(flow(config, **others))
 
     return run_command
 
 
-def _build_dataset() -> Any:
-    from flows.build_dataset import build_dataset
+def _build_queries(arguments: list[str]) -> None:
+    from flows.build_queries import DEFAULT, build_queries
+    from pipeline.queries.config import BuildQueriesConfig
 
-    return build_dataset
-
-
-def _pretrain() -> Any:
-    from flows.pretrain import pretrain
-
-    return pretrain
-
-
-def _evaluate() -> Any:
-    from flows.evaluate import evaluate
-
-    return evaluate
-
-
-def _reproduce() -> Any:
-    from flows.reproduce import reproduce
-
-    return reproduce
+    named = bool(arguments) and not arguments[0].startswith("-")
+    default = BuildQueriesConfig(name=arguments[0]) if named else DEFAULT
+    config, others = _configured(default, arguments[named:], "build-queries", "[NAME]")
+    quiet_engine()
+    print(build_queries(config, **others))
 
 
 def _demo(arguments: list[str]) -> None:
@@ -223,11 +213,34 @@ def _why(arguments: list[str]) -> None:
         options.wanted,
         pairs=data.parts("pairs"),
         verdicts=data.whole("verdicts"),
+        balanced=data.parts("balanced"),
         image_verdicts=data.whole("image_verdicts"),
         shards=data.shards,
     )
     for line in lines:
         print(line)
+
+
+@dataclass
+class CardOptions(WorkspaceOption):
+    """What is in a data set: funnel, sources, languages, lengths, samples of what was kept and dropped."""
+
+    dataset: tyro.conf.Positional[str] = ""
+    """Name of the data set."""
+
+
+def _card(arguments: list[str]) -> None:
+    from flows.workspace import Workspace
+    from pipeline.card import HTML_FILE
+    from pipeline.stage import read_record
+
+    options = tyro.cli(CardOptions, args=arguments, prog="wit card")
+    if not options.dataset:
+        raise InputError("give a data set: wit card tiny")
+    card = Workspace.at(options.workspace).dataset(options.dataset).whole("card")
+    if read_record(card) is None:
+        raise InputError(f"{card}: no card yet; wit build-dataset writes one at its end")
+    print(card / HTML_FILE)
 
 
 def _tiny_web(arguments: list[str]) -> None:
@@ -239,12 +252,14 @@ def _tiny_web(arguments: list[str]) -> None:
 
 COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "demo": _demo,
-    "reproduce": _run_flow("reproduce", lambda chosen: chosen, _reproduce),
-    "build-dataset": _run_flow("build-dataset", lambda chosen: chosen.dataset, _build_dataset),
-    "pretrain": _run_flow("pretrain", lambda chosen: chosen.pretrain, _pretrain),
-    "evaluate": _run_flow("evaluate", lambda chosen: chosen.evaluate, _evaluate),
+    "reproduce": _run_flow("reproduce", lambda chosen: chosen),
+    "build-dataset": _run_flow("build-dataset", lambda chosen: chosen.dataset),
+    "pretrain": _run_flow("pretrain", lambda chosen: chosen.pretrain),
+    "evaluate": _run_flow("evaluate", lambda chosen: chosen.evaluate),
+    "build-queries": _build_queries,
     "recipes": _recipes,
     "why": _why,
+    "card": _card,
     "tiny-web": _tiny_web,
 }
 

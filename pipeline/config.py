@@ -2,16 +2,62 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from collections.abc import Iterable
+from typing import Literal, Self
 
+from pydantic import Field, model_validator
+
+from pipeline.balancing import BalanceConfig
+from pipeline.blocklists import BlockConfig
+from pipeline.matching import MatchConfig
 from pipeline.query import SPEED_ONLY, QueryConfig
 from pipeline.settings import USER_AGENT, Settings
 from pipeline.sources.config import SourceConfig
+
+PresetName = Literal[
+    "webimagetext", "cc12m", "align", "laion400m", "datacomp_basic", "datacomp_caption", "obelics_like", "yfcc15m"
+]
+# The numbers of the preset webimagetext; those of the others stand in their SQL.
+CAPTION_RULES = (
+    "min_caption_chars",
+    "max_caption_chars",
+    "min_caption_words",
+    "languages",
+    "min_language_score",
+    "max_images_per_caption",
+    "max_captions_per_image",
+)
+IMAGE_RULES = ("min_side_px", "max_aspect_ratio", "min_bytes")
+
+
+def refuse_unread(preset: PresetName, section: str, settings: Settings, rules: Iterable[str]) -> None:
+    """Raise ValueError if a person set a number that `preset` would not read.
+
+    A field that has its default is let pass: a configuration that was written as JSON and read again has every field set.
+    """
+    if preset == "webimagetext":
+        return
+    defaults = type(settings).model_fields
+    unread = [
+        f"{section}.{name}"
+        for name in rules
+        if name in settings.model_fields_set and getattr(settings, name) != defaults[name].default
+    ]
+    if unread:
+        raise ValueError(
+            f"{', '.join(unread)}: only the preset webimagetext reads this, {preset} has numbers of its own; "
+            "leave it out, or set curate.preset to webimagetext"
+        )
 
 
 class CurateConfig(Settings):
     """Which pairs are worth a download."""
 
+    preset: PresetName = Field(
+        "webimagetext",
+        description="Rule set, before and after the download; webimagetext reads the fields below and those of images, "
+        "the others hold the numbers of their papers (sql/pre_*.sql, sql/post_*.sql)",
+    )
     min_caption_chars: int = Field(5, ge=0, description="Shortest caption kept, in characters (LAION-400M: 5)")
     max_caption_chars: int = Field(1_000, ge=1, description="Longest caption kept, in characters")
     min_caption_words: int = Field(2, ge=0, description="Fewest words of a kept caption")
@@ -26,8 +72,28 @@ class CurateConfig(Settings):
     obey_opt_out: bool = Field(
         True, description="Drop pairs of pages that opt out (noai, noimageai, noindex, noimageindex, noml)"
     )
+    mask_pii: bool = Field(
+        True, description="Put <email>, <phone>, <card> and <ip> in the place of such data in captions"
+    )
     max_pairs: int = Field(0, ge=0, description="Pairs kept at most, chosen by hash of (seed, pair_id); 0 = all")
     seed: int = Field(0, ge=0, description="Seed of the choice")
+
+    @model_validator(mode="after")
+    def _numbers_of_one_preset(self) -> Self:
+        refuse_unread(self.preset, "curate", self, CAPTION_RULES)
+        return self
+
+
+class QueriesConfig(Settings):
+    """The choice of WebImageText (section 2.2): pairs whose text holds a query of a list, about as many of each query."""
+
+    query_list: str = Field(
+        "",
+        description="Name of a list that `wit build-queries` made, or the path of a folder with queries.parquet; "
+        "empty = neither matching nor balancing",
+    )
+    match: MatchConfig = MatchConfig()
+    balance: BalanceConfig = BalanceConfig()
 
 
 class DownloadConfig(Settings):
@@ -95,8 +161,15 @@ class BuildDatasetConfig(Settings):
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="Name of the data set and of its folder")
     source: SourceConfig = SourceConfig()
+    block: BlockConfig = BlockConfig()
     curate: CurateConfig = CurateConfig()
+    queries: QueriesConfig = QueriesConfig()
     download: DownloadConfig = DownloadConfig()
     images: ImageConfig = ImageConfig()
     shards: ShardConfig = ShardConfig()
     query: QueryConfig = QueryConfig()
+
+    @model_validator(mode="after")
+    def _numbers_of_one_preset(self) -> Self:
+        refuse_unread(self.curate.preset, "images", self.images, IMAGE_RULES)
+        return self

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Self
 
 from pydantic import BaseModel, ConfigDict
 from upath import UPath
@@ -11,6 +13,8 @@ from upath import UPath
 from pipeline.config import CurateConfig
 from pipeline.errors import InputError
 from pipeline.query import QueryConfig, query_rows, query_to_parquet
+from pipeline.rules import PRESETS, RULED_FILE, Preset
+from pipeline.settings import Settings
 from pipeline.stage import Counts, Stage
 
 VERDICTS_FILE = "verdicts.parquet"
@@ -18,7 +22,7 @@ SELECTED_FILE = "selected.parquet"
 
 
 class VerdictsConfig(BaseModel):
-    """What the verdicts depend on."""
+    """What the selection depends on."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -26,29 +30,50 @@ class VerdictsConfig(BaseModel):
     query: QueryConfig
 
 
-def _pair_verdicts(sources: Sequence[UPath], out: Path, config: VerdictsConfig) -> Counts:
-    rules = config.curate
+class FrequencyConfig(Settings):
+    """How often a caption or an image may occur among the pairs that passed the rules; None = any number of times."""
+
+    max_images_per_caption: int | None
+    max_captions_per_image: int | None
+    query: QueryConfig
+
+    @classmethod
+    def of(cls, curate: CurateConfig, query: QueryConfig) -> Self:
+        """The numbers of the preset, which for webimagetext are those of the configuration."""
+        numbers: CurateConfig | Preset = curate if curate.preset == "webimagetext" else PRESETS[curate.preset]
+        return cls(
+            max_images_per_caption=numbers.max_images_per_caption,
+            max_captions_per_image=numbers.max_captions_per_image,
+            query=query,
+        )
+
+
+def _pair_verdicts(sources: Sequence[UPath], out: Path, config: FrequencyConfig) -> Counts:
+    """`sources` is all parts of RULES, in order. One blocking step per statement, so that each has the memory to itself."""
     if not sources:
         raise InputError(
             "no pairs to judge: the sources of the configuration gave no part; set source.site_crawl.seeds "
             "or source.url_list.paths"
         )
-    verdicts = out / VERDICTS_FILE
-    query_to_parquet(
-        "pair_verdicts",
-        verdicts,
-        config.query,
-        pairs=[part / "pairs.parquet" for part in sources],
-        min_chars=rules.min_caption_chars,
-        max_chars=rules.max_caption_chars,
-        min_words=rules.min_caption_words,
-        languages=list(rules.languages),
-        min_language_score=rules.min_language_score,
-        max_images=rules.max_images_per_caption,
-        max_captions=rules.max_captions_per_image,
-        obey_opt_out=rules.obey_opt_out,
-    )
-    return counts_of(verdicts)
+    ruled = [part / RULED_FILE for part in sources]
+    with tempfile.TemporaryDirectory(dir=out, prefix="exceptions-") as folder:
+        verdicts = _exceptions(ruled, Path(folder), config)
+        query_to_parquet("pair_verdicts", out / VERDICTS_FILE, config.query, ruled=ruled, **verdicts)
+    return counts_of(out / VERDICTS_FILE)
+
+
+def _exceptions(ruled: Sequence[UPath], folder: Path, config: FrequencyConfig) -> dict[str, Path]:
+    """The rows, captions and images that the global rules drop, as files in `folder`: parameters of pair_verdicts.sql."""
+    names = ("repeated", "copies", "copy_numbers", "frequent", "captioned")
+    repeated, copies, copy_numbers, frequent, captioned = (folder / f"{name}.parquet" for name in names)
+    query = config.query
+    query_to_parquet("repeated_pairs", repeated, query, ruled=ruled)
+    query_to_parquet("later_copies", copies, query, ruled=ruled, repeated=repeated)
+    query_to_parquet("copy_numbers", copy_numbers, query, copies=copies)
+    most_images, most_captions = config.max_images_per_caption, config.max_captions_per_image
+    query_to_parquet("frequent_captions", frequent, query, ruled=ruled, max_images=most_images)
+    query_to_parquet("captioned_images", captioned, query, ruled=ruled, max_captions=most_captions)
+    return {"copy_numbers": copy_numbers, "frequent": frequent, "captioned": captioned}
 
 
 def _selected(sources: Sequence[UPath], out: Path, config: VerdictsConfig) -> Counts:
@@ -89,7 +114,19 @@ def _selected_part(sources: Sequence[UPath], out: Path, config: PartConfig) -> C
     return Counts(rows_in=rows, rows_kept=rows)
 
 
-PAIR_VERDICTS = Stage("pair_verdicts", _pair_verdicts, sql=("pair_verdicts",))
+PAIR_VERDICTS = Stage(
+    "pair_verdicts",
+    _pair_verdicts,
+    sql=(
+        "repeated_pairs",
+        "later_copies",
+        "copy_numbers",
+        "frequent_captions",
+        "captioned_images",
+        "pair_verdicts",
+        "drop_counts",
+    ),
+)
 SELECTED = Stage("selected", _selected, sql=("selected_pairs",))
 SELECTED_PART = Stage("selected_part", _selected_part, sql=("part_of_pairs",))
 

@@ -6,16 +6,19 @@ import hashlib
 import tarfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
+from typing import Self
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import model_validator
 from upath import UPath
 
-from pipeline.config import ImageConfig
+from pipeline.config import IMAGE_RULES, ImageConfig, PresetName, refuse_unread
 from pipeline.curate import SELECTED_FILE, counts_of
 from pipeline.download import RESULTS_FILE
 from pipeline.errors import InputError
 from pipeline.query import QueryConfig, query_to_parquet
+from pipeline.rules import PRESETS
 from pipeline.settings import Settings
 from pipeline.stage import Counts, Stage
 
@@ -26,10 +29,21 @@ HASHES_SCHEMA = pa.schema({"sha256": pa.string(), "tar": pa.string(), "member": 
 
 
 class ImageVerdictsConfig(Settings):
-    """What the verdicts depend on."""
+    """What the verdicts depend on. The preset's rules on one image are `sql/post_<preset>.sql`."""
 
+    preset: PresetName = "webimagetext"
     images: ImageConfig
     query: QueryConfig
+
+    @model_validator(mode="after")
+    def _numbers_of_one_preset(self) -> Self:
+        refuse_unread(self.preset, "images", self.images, IMAGE_RULES)
+        return self
+
+    @property
+    def parameters(self) -> dict[str, object]:
+        """The values that `sql/post_<preset>.sql` takes; the presets of others hold their own."""
+        return {name: getattr(self.images, name) for name in IMAGE_RULES} if self.preset == "webimagetext" else {}
 
 
 def evaluation_tars(sets: Sequence[str]) -> list[UPath]:
@@ -83,18 +97,19 @@ def _image_verdicts(sources: Sequence[UPath], out: Path, config: ImageVerdictsCo
     if not parts:
         raise InputError("no image to judge: no pair was selected; look at the funnel, its rules may be too strict")
     selected, downloads = parts[: len(parts) // 2], parts[len(parts) // 2 :]
-    verdicts = out / IMAGE_VERDICTS_FILE
+    results = [part / RESULTS_FILE for part in downloads]
+    verdicts, dropped = out / IMAGE_VERDICTS_FILE, out / "dropped.parquet"
+    query_to_parquet(f"post_{config.preset}", dropped, config.query, results=results, **config.parameters)
     query_to_parquet(
         "image_verdicts",
         verdicts,
         config.query,
         selected=[part / SELECTED_FILE for part in selected],
-        results=[part / RESULTS_FILE for part in downloads],
+        results=results,
+        dropped=dropped,
         evaluation_hashes=evaluation_hashes / EVALUATION_HASHES_FILE,
-        min_bytes=config.images.min_bytes,
-        min_side_px=config.images.min_side_px,
-        max_aspect_ratio=config.images.max_aspect_ratio,
     )
+    dropped.unlink()
     judged = counts_of(verdicts)
     return Counts(
         rows_in=sum(_rows_of(part / SELECTED_FILE) for part in selected),
@@ -109,4 +124,6 @@ def _rows_of(file: UPath) -> int:
 
 
 EVALUATION_HASHES = Stage("evaluation_hashes", _evaluation_hashes)
-IMAGE_VERDICTS = Stage("image_verdicts", _image_verdicts, sql=("image_verdicts",))
+IMAGE_VERDICTS = Stage(
+    "image_verdicts", _image_verdicts, sql=(*(f"post_{preset}" for preset in PRESETS), "image_verdicts", "drop_counts")
+)

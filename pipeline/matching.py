@@ -149,6 +149,20 @@ def _query_counts(sources: Sequence[UPath], out: Path, config: MatchConfig) -> C
     return Counts(rows_in=rows, rows_kept=matched, dropped={"no_pair": rows - matched} if rows > matched else {})
 
 
+def _kept_captions(sources: Sequence[UPath], out: Path, config: MatchConfig) -> Counts:
+    """`sources` is the folder of verdicts and one part of pairs: what of it is matched."""
+    verdicts, part = sources
+    rows = query_to_parquet(
+        "kept_captions",
+        out / config.pairs_file,
+        config.query,
+        pairs=part / "pairs.parquet",
+        verdicts=verdicts / "verdicts.parquet",
+    )
+    return Counts(rows_in=rows, rows_kept=rows)
+
+
+KEPT_CAPTIONS = Stage("kept_captions", _kept_captions, sql=("kept_captions",))
 QUERY_INDEX = Stage("query_index", _query_index, sql=("match_queries", "match_index", "match_prefixes", "drop_counts"))
 MATCHES = Stage("matches", _matches, sql=("match_pairs", "match_outcomes"))
 MATCH_COUNTS = Stage("match_counts", _query_counts, sql=("match_counts", "match_curve", "balance_tail_share"))

@@ -7,6 +7,7 @@ from typing import Any
 
 from upath import UPath
 
+from pipeline.balancing import BALANCED_FILE
 from pipeline.errors import InputError
 from pipeline.query import query_rows
 from pipeline.stage import read_record
@@ -16,11 +17,18 @@ MOST_PAIRS = 50
 
 
 def explain(
-    wanted: str, *, pairs: Sequence[UPath], verdicts: UPath, image_verdicts: UPath, shards: UPath
+    wanted: str,
+    *,
+    pairs: Sequence[UPath],
+    verdicts: UPath,
+    balanced: Sequence[UPath] = (),
+    image_verdicts: UPath,
+    shards: UPath,
 ) -> Iterator[str]:
     """Lines that tell the way of every pair that `wanted`, a URL, page URL or pair_id, stands for.
 
-    `pairs` are the parts of that stage; the other three are stage folders, of which the last two may not exist yet.
+    `pairs` are the parts of that stage, `balanced` those of the balancing (none: there was none); the others are stage
+    folders, of which the last two may not exist yet.
     Raises InputError if no pair is known by it.
     """
     if read_record(verdicts) is None:
@@ -37,12 +45,12 @@ def explain(
             f"{wanted}: no pair has this URL, page or pair_id; nothing that was crawled or listed mentions it"
         )
     for pair in found[:MOST_PAIRS]:
-        yield from _one_pair(pair, image_verdicts, shards)
+        yield from _one_pair(pair, balanced, image_verdicts, shards)
     if len(found) > MOST_PAIRS:
         yield f"... and {len(found) - MOST_PAIRS:,} more pairs"
 
 
-def _one_pair(pair: dict[str, Any], image_verdicts: UPath, shards: UPath) -> Iterator[str]:
+def _one_pair(pair: dict[str, Any], balanced: Sequence[UPath], image_verdicts: UPath, shards: UPath) -> Iterator[str]:
     yield f"pair {pair['pair_id'] or '(none: the URL is not valid)'}"
     yield f"  found     {pair['source']} row {pair['row']}, {pair['text_key']}" + (
         f" on {pair['page_url']}" if pair["page_url"] else ""
@@ -53,7 +61,22 @@ def _one_pair(pair: dict[str, Any], image_verdicts: UPath, shards: UPath) -> Ite
         yield f"  rules     dropped: {_reason(pair['drop_reason'], pair['decided_by'])}"
         return
     yield "  rules     kept"
+    if balanced:
+        files = [part / BALANCED_FILE for part in balanced]
+        match = query_rows("why_balanced", balanced=files, pair_id=pair["pair_id"])
+        yield f"  balance   {_balance(match[0] if match else None)}"
+        if not match or not match[0]["kept"]:
+            return
     yield from _download(pair["pair_id"], image_verdicts, shards)
+
+
+def _balance(match: dict[str, Any] | None) -> str:
+    if match is None:
+        return "dropped: no_match (no query of the list is in its caption)"
+    told = (
+        f"{match['query']!r} with {match['query_pairs']:,} pairs, kept with probability {match['keep_probability']:.4g}"
+    )
+    return f"{'kept' if match['kept'] else 'dropped: over_represented'} ({told}; queries in it: {match['queries']})"
 
 
 def _download(pair_id: str, image_verdicts: UPath, shards: UPath) -> Iterator[str]:

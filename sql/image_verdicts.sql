@@ -1,10 +1,8 @@
 -- One row per selected pair, with the first reason that drops it (null = kept) and the value that decided it.
 -- in   $selected           parquet files: pair_id (unique), url, page_url, caption, text_key, source
 --      $results            parquet files of the downloads, as in download_results.sql, one per part, in the order of the parts
+--      $dropped            parquet: pair_id (unique), rule_reason, rule_value: what the preset drops, as in post_*.sql
 --      $evaluation_hashes  parquet: sha256 of images that must not be trained on
---      $min_bytes          smallest stored file kept, in bytes
---      $min_side_px        shortest side of the original kept, in pixels
---      $max_aspect_ratio   largest long / short side of the original kept
 -- out  pair_id, url, page_url, caption, text_key, source, captions (all of the image's, own first; null if dropped), drop_reason,
 --      decided_by, width_px, height_px, original_width_px, original_height_px, stored_bytes, sha256, part, key; unique on pair_id
 -- Of pairs with the same image bytes the one with the smallest pair_id is kept, and takes the captions of the others.
@@ -14,11 +12,7 @@ with selected as (
 ),
 
 results as (
-    select
-        *,
-        file_index as part,
-        least(original_width_px, original_height_px) as short_side_px,
-        greatest(original_width_px, original_height_px) / least(original_width_px, original_height_px) as aspect_ratio,
+    select *, file_index as part,
     from read_parquet($results)
 ),
 
@@ -34,19 +28,16 @@ image_reasons as (
         results.sha256,
         case
             when status <> 'ok' then status
-            when stored_bytes < $min_bytes then 'small_file'
-            when short_side_px < $min_side_px then 'small_image'
-            when aspect_ratio > $max_aspect_ratio then 'aspect_ratio'
+            when dropped.rule_reason is not null then dropped.rule_reason
             when evaluation_hashes.sha256 is not null then 'evaluation_copy'
         end as image_reason,
         case
             when status <> 'ok' then error
-            when stored_bytes < $min_bytes then stored_bytes::varchar
-            when short_side_px < $min_side_px then short_side_px::varchar
-            when aspect_ratio > $max_aspect_ratio then round(aspect_ratio, 4)::varchar
+            when dropped.rule_reason is not null then dropped.rule_value
             when evaluation_hashes.sha256 is not null then results.sha256
         end as image_value,
     from results
+    left join read_parquet($dropped) as dropped on results.pair_id = dropped.pair_id
     left join evaluation_hashes on results.sha256 = evaluation_hashes.sha256
 ),
 

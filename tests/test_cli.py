@@ -15,6 +15,7 @@ import pytest
 
 from flows import cli
 from flows.recipes import RECIPES
+from pipeline.queries.config import BuildQueriesConfig
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 
@@ -101,9 +102,9 @@ def test_a_caption_of_a_megabyte_is_one_dropped_row(
 
 def test_training_without_data_says_what_to_run_first(wit: Any) -> None:
     status, said = wit("pretrain", "tiny")
-    assert status == 2 and "wit build-dataset tiny" in said
+    assert status == 2 and "wit build-dataset RECIPE --name tiny" in said
     status, said = wit("evaluate", "tiny")
-    assert status == 2 and "wit pretrain tiny" in said
+    assert status == 2 and "wit pretrain RECIPE --name tiny" in said
 
 
 def test_a_port_in_use_is_named(wit: Any) -> None:
@@ -140,7 +141,11 @@ def test_every_wit_command_of_the_readme_is_understood(command: str) -> None:
     """What the flows then do is tests/test_walk.py; here the words must mean a valid configuration."""
     words = shlex.split(command)[1:]
     assert words[0] in cli.COMMANDS
-    if words[0] in ("recipes", "why", "tiny-web"):
+    if words[0] in ("recipes", "why", "card", "tiny-web"):
+        return
+    if words[0] == "build-queries":
+        queries, _ = cli._configured(BuildQueriesConfig(name=words[1]), words[2:], words[0])
+        assert queries.name == words[1]
         return
     assert words[1] in RECIPES
     pick = {"build-dataset": "dataset", "pretrain": "pretrain", "evaluate": "evaluate"}.get(words[0])

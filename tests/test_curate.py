@@ -1,145 +1,46 @@
-"""Verdicts of pairs, at the boundaries of every rule."""
+"""Verdicts of pairs: the rules that look at all of them, and the selection."""
 
 from __future__ import annotations
 
 import functools
 import operator
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from random import Random
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from pydantic import BaseModel
+from made_pairs import made_part, pair
 from upath import UPath
 
 from pipeline.config import CurateConfig
-from pipeline.curate import PAIR_VERDICTS, SELECTED, SELECTED_PART, PartConfig, VerdictsConfig
+from pipeline.curate import PAIR_VERDICTS, SELECTED, SELECTED_PART, FrequencyConfig, PartConfig, VerdictsConfig
 from pipeline.errors import InputError
 from pipeline.query import QueryConfig, query_rows
-from pipeline.stage import Counts, Stage, StageResult
+from pipeline.rules import RULES, RulesConfig
+from pipeline.stage import StageResult
 
-SCHEMA = pa.schema(
-    {
-        "part": pa.int32(),
-        "source": pa.string(),
-        "row": pa.int64(),
-        "pair_id": pa.string(),
-        "url": pa.string(),
-        "url_norm": pa.string(),
-        "host": pa.string(),
-        "caption_raw": pa.string(),
-        "caption": pa.string(),
-        "caption_key": pa.string(),
-        "page_url": pa.string(),
-        "text_key": pa.string(),
-        "page_opt_out": pa.string(),
-        "chars": pa.int32(),
-        "words": pa.int32(),
-        "lang": pa.string(),
-        "lang_score": pa.float32(),
-        "is_file_name": pa.bool_(),
-    }
-)
-
-
-class Nothing(BaseModel):
-    pass
-
-
-def pair(**values: Any) -> dict[str, Any]:
-    """A pair that every rule keeps, but for the values given."""
-    caption = values.get("caption", "A red circle on a beach")
-    url = values.get("url_norm", "http://h/1.jpg")
-    return {
-        "part": 0,
-        "source": "s",
-        "row": 0,
-        "pair_id": f"{url} {caption}",
-        "url": url,
-        "url_norm": url,
-        "host": "h",
-        "caption_raw": caption,
-        "caption": caption,
-        "caption_key": (caption or "").casefold(),
-        "page_url": None,
-        "text_key": "alt",
-        "page_opt_out": None,
-        "chars": len(caption or ""),
-        "words": len((caption or "").split()),
-        "lang": "en",
-        "lang_score": 0.9,
-        "is_file_name": False,
-        **values,
-    }
-
-
-def made_part(folder: Path, rows: Sequence[dict[str, Any]]) -> UPath:
-    """A finished part of pairs; rows are numbered in order."""
-    numbered = [{**row, "row": number} for number, row in enumerate(rows)]
-
-    def write(_sources: Sequence[UPath], out: Path, _config: Nothing) -> Counts:
-        pq.write_table(pa.Table.from_pylist(numbered, schema=SCHEMA), out / "pairs.parquet")
-        return Counts(rows_in=len(rows), rows_kept=len(rows))
-
-    return Stage("pairs", write).run((), UPath(folder), Nothing()).out
+QUERY = QueryConfig(threads=1)
 
 
 def judged(tmp_path: Path, rows: Sequence[dict[str, Any]], **rules: Any) -> tuple[UPath, StageResult]:
+    """The part of pairs and the verdicts on it."""
     part = made_part(tmp_path / "pairs", rows)
-    config = VerdictsConfig(curate=CurateConfig(**rules), query=QueryConfig())
-    return part, PAIR_VERDICTS.run([part], UPath(tmp_path / "verdicts"), config)
+    return part, verdicts_of(tmp_path, [part], CurateConfig(**rules))
+
+
+def verdicts_of(tmp_path: Path, parts: Sequence[UPath], curate: CurateConfig) -> StageResult:
+    ruled = [
+        RULES.run([part], UPath(tmp_path / "rules" / part.name), RulesConfig.of(curate, QUERY)).out for part in parts
+    ]
+    return PAIR_VERDICTS.run(ruled, UPath(tmp_path / "verdicts"), FrequencyConfig.of(curate, QUERY))
 
 
 def reasons(verdicts: StageResult) -> list[str | None]:
     table = pq.read_table(verdicts.out / "verdicts.parquet").sort_by("row")
     return table["drop_reason"].to_pylist()
-
-
-@pytest.mark.parametrize(
-    ("values", "reason"),
-    [
-        ({}, None),
-        ({"url": "data:image/png;base64,AA", "url_norm": None}, "invalid_url"),
-        ({"caption": None}, "no_caption"),
-        ({"caption": ""}, "no_caption"),
-        ({"page_opt_out": "noai"}, "opted_out"),
-        ({"chars": 4}, "short_caption"),
-        ({"chars": 5}, None),
-        ({"chars": 1000}, None),
-        ({"chars": 1001}, "long_caption"),
-        ({"is_file_name": True}, "file_name_caption"),
-        ({"words": 1}, "few_words"),
-        ({"words": 2}, None),
-        ({"words": 1, "lang": "ja"}, "language"),
-        ({"lang": "de"}, "language"),
-        ({"lang": None, "lang_score": None}, "language"),
-        ({"lang_score": 0.29}, "language"),
-        ({"lang_score": 0.31}, None),
-    ],
-)
-def test_each_rule_at_its_boundary(tmp_path: Path, values: dict[str, Any], reason: str | None) -> None:
-    _, verdicts = judged(tmp_path, [pair(**values)])
-    assert reasons(verdicts) == [reason]
-    assert verdicts.counts.rows_in == 1
-
-
-def test_no_languages_means_all(tmp_path: Path) -> None:
-    _, verdicts = judged(
-        tmp_path, [pair(lang="de"), pair(lang=None, lang_score=None, caption="?? ?? ??")], languages=()
-    )
-    assert reasons(verdicts) == [None, None]
-
-
-def test_a_language_without_spaces_has_no_too_few_words(tmp_path: Path) -> None:
-    _, verdicts = judged(tmp_path, [pair(words=1, lang="ja")], languages=("ja",))
-    assert reasons(verdicts) == [None]
-
-
-def test_opt_out_can_be_ignored_where_the_person_may(tmp_path: Path) -> None:
-    _, verdicts = judged(tmp_path, [pair(page_opt_out="noai")], obey_opt_out=False)
-    assert reasons(verdicts) == [None]
 
 
 def test_of_a_repeated_pair_the_first_good_one_stays(tmp_path: Path) -> None:
@@ -200,6 +101,90 @@ def test_unreadable_parquet_names_the_file(tmp_path: Path) -> None:
         query_rows("drop_counts", verdicts=tmp_path / "bad.parquet")
 
 
+def plain_verdicts(
+    rows: Sequence[dict[str, Any]], max_images: int, max_captions: int
+) -> list[tuple[str | None, str | None]]:
+    """The global rules again, as a loop over all rows in order; who opted out has fallen to the rules before."""
+    good = [row for row in rows if row["page_opt_out"] is None]
+    images: dict[str, set[str]] = {}
+    captions: dict[str, set[str]] = {}
+    for row in good:
+        images.setdefault(row["caption_key"], set()).add(row["url_norm"])
+        captions.setdefault(row["url_norm"], set()).add(row["caption_key"])
+    copies: Counter[tuple[str, str]] = Counter()
+    verdicts: list[tuple[str | None, str | None]] = []
+    for row in rows:
+        if row["page_opt_out"] is not None:
+            verdicts.append(("opted_out", row["page_opt_out"]))
+            continue
+        name = (row["url_norm"], row["caption"])
+        copies[name] += 1
+        of_caption, of_image = len(images[row["caption_key"]]), len(captions[row["url_norm"]])
+        if copies[name] > 1:
+            verdicts.append(("duplicate_pair", str(copies[name])))
+        elif of_caption > max_images:
+            verdicts.append(("frequent_caption", str(of_caption)))
+        elif of_image > max_captions:
+            verdicts.append(("many_captions", str(of_image)))
+        else:
+            verdicts.append((None, None))
+    return verdicts
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_global_pass_is_the_loop(tmp_path: Path, seed: int) -> None:
+    """Three parts, in no order, full of copies, captions that differ in letter case only, and pages that opt out."""
+    random = Random(seed)
+    captions = [
+        "A red circle",
+        "a RED circle",
+        "Two blue squares",
+        "two blue squares",
+        "Ein Haus am See",
+        "A dog on grass",
+    ]
+    rows = [
+        pair(
+            url_norm=f"http://h/{int(random.paretovariate(1)) % 12}.jpg",
+            caption=random.choice(captions),
+            page_opt_out=random.choice([None, None, None, "noai"]),
+        )
+        for _ in range(400)
+    ]
+    parts = [
+        made_part(tmp_path / f"part-{number}", rows[number * 150 : (number + 1) * 150], number) for number in range(3)
+    ]
+    curate = CurateConfig(max_images_per_caption=9, max_captions_per_image=3)
+    verdicts = verdicts_of(tmp_path, [parts[2], parts[0], parts[1]], curate)
+    found = pq.read_table(verdicts.out / "verdicts.parquet").to_pylist()
+    assert [(row["drop_reason"], row["decided_by"]) for row in found] == plain_verdicts(rows, 9, 3)
+    assert [row["pair_id"] for row in found] == [row["pair_id"] for row in rows]
+    assert [(row["part"], row["row"], row["source"]) for row in found] == [
+        (number // 150, number % 150, "s") for number in range(400)
+    ]
+    assert len(set(verdicts.counts.dropped) - {"opted_out"}) == 3, "the example has no row of some rule"
+    assert [path.name for path in Path(verdicts.out.path).iterdir() if path.name != "stage.json"] == [
+        "verdicts.parquet"
+    ]
+
+
+def test_the_numbers_of_a_preset_are_its_own(tmp_path: Path) -> None:
+    """ALIGN: a caption on more than 10 images, an image with more than 1000 captions; DataComp has no such rule."""
+    rows = [pair(url_norm=f"http://h/{number}.jpg", caption="Title not known yet") for number in range(11)]
+    rows += [pair(url_norm="http://h/many.jpg", caption=f"A caption, number {number}") for number in range(1_001)]
+    rows += [pair(url_norm="http://h/1000.jpg", caption=f"Another caption, {number}") for number in range(1_000)]
+    part = made_part(tmp_path / "pairs", rows)
+    align = verdicts_of(tmp_path, [part], CurateConfig(preset="align"))
+    assert align.counts.dropped == {"frequent_caption": 11, "many_captions": 1_001}
+    assert verdicts_of(tmp_path, [part], CurateConfig(preset="datacomp_basic")).counts.dropped == {}
+
+
+def test_the_seed_of_the_selection_judges_nothing_anew(tmp_path: Path) -> None:
+    part, _ = judged(tmp_path, [pair()])
+    assert verdicts_of(tmp_path, [part], CurateConfig(seed=1, max_pairs=7)).was_done
+    assert not verdicts_of(tmp_path, [part], CurateConfig(max_images_per_caption=9)).was_done
+
+
 def test_no_source_at_all(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="url_list"):
-        PAIR_VERDICTS.run([], UPath(tmp_path / "v"), VerdictsConfig(curate=CurateConfig(), query=QueryConfig()))
+        PAIR_VERDICTS.run([], UPath(tmp_path / "v"), FrequencyConfig.of(CurateConfig(), QUERY))

@@ -7,7 +7,7 @@ import io
 import tarfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from upath import UPath
 
-from pipeline.config import ImageConfig
+from pipeline.config import ImageConfig, PresetName
 from pipeline.errors import InputError
 from pipeline.images import (
     EVALUATION_HASHES,
@@ -34,11 +34,13 @@ from pipeline.stage import StageResult
 RULES = ImageConfig(min_side_px=64, max_aspect_ratio=3.0, min_bytes=500)
 
 
-def judge(root: Path, parts: Sequence[Sequence[Pair]], rules: ImageConfig = RULES) -> StageResult:
+def judge(
+    root: Path, parts: Sequence[Sequence[Pair]], rules: ImageConfig = RULES, preset: PresetName = "webimagetext"
+) -> StageResult:
     written = [write_part(root, number, pairs) for number, pairs in enumerate(parts)]
     hashes = EVALUATION_HASHES.run(evaluation_tars(rules.evaluation_sets), UPath(root / "hashes"), Settings())
     sources = image_sources([part for part, _ in written], [download for _, download in written], hashes.out)
-    config = ImageVerdictsConfig(images=rules, query=QueryConfig(threads=1))
+    config = ImageVerdictsConfig(preset=preset, images=rules, query=QueryConfig(threads=1))
     return IMAGE_VERDICTS.run(sources, UPath(root / "image_verdicts"), config)
 
 
@@ -83,6 +85,58 @@ def test_each_rule_at_its_boundary(tmp_path: Path, pair: Pair, reason: str | Non
     assert (row["drop_reason"], row["decided_by"]) == (reason, decided_by)
     assert result.counts.dropped == ({reason: 1} if reason else {})
     assert row["captions"] == (None if reason else ["a caption"])
+
+
+PRESET_CASES: dict[PresetName, list[tuple[dict[str, Any], str | None, str | None]]] = {
+    "cc12m": [
+        ({"original_size_px": (401, 401)}, None, None),
+        ({"original_size_px": (400, 800)}, "small_image", "400"),
+        ({"original_size_px": (800, 400)}, "small_image", "400"),
+        ({"original_size_px": (402, 1_005)}, None, None),  # 2.5
+        ({"original_size_px": (402, 1_006)}, "aspect_ratio", "2.5025"),
+        ({"original_size_px": (500, 500), "stored_bytes": 1}, None, None),
+    ],
+    "align": [
+        ({"original_size_px": (201, 201)}, None, None),
+        ({"original_size_px": (200, 201)}, "small_image", "200"),
+        ({"original_size_px": (201, 602)}, None, None),
+        ({"original_size_px": (201, 603)}, "aspect_ratio", "3.0"),
+        ({"original_size_px": (603, 201)}, "aspect_ratio", "3.0"),
+    ],
+    "laion400m": [
+        ({"stored_bytes": 5_000, "original_size_px": (1, 9)}, None, None),
+        ({"stored_bytes": 4_999}, "small_file", "4999"),
+    ],
+    "datacomp_basic": [
+        ({"original_size_px": (200, 200)}, None, None),
+        ({"original_size_px": (199, 200)}, "small_image", "199"),
+        ({"original_size_px": (200, 600)}, None, None),
+        ({"original_size_px": (200, 601)}, "aspect_ratio", "3.005"),
+    ],
+    "datacomp_caption": [({"original_size_px": (1, 90), "stored_bytes": 1}, None, None)],
+    "obelics_like": [
+        ({"original_size_px": (150, 150)}, None, None),
+        ({"original_size_px": (149, 150)}, "small_image", "149"),
+        ({"original_size_px": (150, 300)}, None, None),
+        ({"original_size_px": (150, 301)}, "aspect_ratio", "2.0067"),
+        ({"original_size_px": (20_000, 20_000)}, None, None),
+        ({"original_size_px": (20_000, 20_001)}, "large_image", "20001"),
+    ],
+    "yfcc15m": [({"original_size_px": (1, 90), "stored_bytes": 1}, None, None)],
+}
+
+
+@pytest.mark.parametrize("preset", [name for name in get_args(PresetName) if name != "webimagetext"])
+def test_each_rule_of_a_preset_at_its_boundary(tmp_path: Path, preset: PresetName) -> None:
+    """The numbers of ImageConfig are not read; a failed download is no small image."""
+    cases = [*PRESET_CASES[preset], ({"status": "timeout", "error": "late"}, "timeout", "late")]
+    pairs = [Pair(f"{number:02}", **values) for number, (values, _, _) in enumerate(cases)]
+    result = judge(tmp_path, [pairs[::2], pairs[1::2]], ImageConfig(), preset)
+    assert [(row["drop_reason"], row["decided_by"]) for row in rows(result)] == [(why, by) for _, why, by in cases]
+    reasons = [reason for _, reason, _ in cases if reason]
+    assert result.counts.dropped == {reason: reasons.count(reason) for reason in reasons}
+    names = {path.name for path in Path(result.out.path).iterdir()}
+    assert names == {"image_verdicts.parquet", "stage.json"}
 
 
 def test_the_smallest_pair_id_stands_for_a_repeated_image(tmp_path: Path) -> None:
@@ -215,16 +269,18 @@ def test_the_sql_is_the_loop(tmp_path_factory: pytest.TempPathFactory, pairs: li
     written = [write_part(root, number, pairs[number::parts]) for number in range(parts)]
     evaluation = {hashlib.sha256(b"q").hexdigest()}
     pq.write_table(pa.Table.from_pylist([{"sha256": sha} for sha in evaluation], schema=HASHES_SCHEMA), root / "hashes")
+    query = QueryConfig(threads=1)
+    config = ImageVerdictsConfig(images=RULES, query=query)
+    results = [download / "results.parquet" for _, download in written]
+    query_to_parquet("post_webimagetext", root / "dropped.parquet", query, results=results, **config.parameters)
     query_to_parquet(
         "image_verdicts",
         root / "verdicts.parquet",
-        QueryConfig(threads=1),
+        query,
         selected=[part / "selected.parquet" for part, _ in written],
-        results=[download / "results.parquet" for _, download in written],
+        results=results,
+        dropped=root / "dropped.parquet",
         evaluation_hashes=root / "hashes",
-        min_bytes=RULES.min_bytes,
-        min_side_px=RULES.min_side_px,
-        max_aspect_ratio=RULES.max_aspect_ratio,
     )
     found = {
         row["pair_id"]: (row["drop_reason"], row["captions"])

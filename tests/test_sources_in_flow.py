@@ -12,12 +12,14 @@ from test_adapters import COCO, IMAGE_DATA, PHOTO, REGIONS
 from upath import UPath
 
 from flows.build_dataset import build_dataset
+from pipeline.blocklists import BlockConfig
 from pipeline.config import BuildDatasetConfig, CurateConfig
 from pipeline.curate import SELECTED_FILE
 from pipeline.sources.config import (
     CocoConfig,
     CommonCrawlConfig,
     SourceConfig,
+    UrlListConfig,
     VisualGenomeConfig,
     Yfcc100mConfig,
 )
@@ -76,3 +78,24 @@ def test_what_is_worth_a_download(make, captions: list[str], tmp_path: Path) -> 
     assert {row["source"].split(":")[0] for row in rows} == {config.source.kind}
     record = read_record(UPath(folder))
     assert record is not None and record.counts.rows_kept == len(captions)
+
+
+def test_what_the_block_lists_hit_is_dropped_with_its_reason_and_personal_data_masked(tmp_path: Path) -> None:
+    lines = ["http://bad.example/1.jpg\ta red bus on the road", "http://b.example/2.jpg\ta fine naughty picture"]
+    lines += ["http://b.example/3.jpg\twrite to jane@doe.example for prints"]
+    (tmp_path / "list.tsv").write_text("url\tcaption\n" + "\n".join(lines) + "\n", encoding="utf-8")
+    (tmp_path / "hosts.txt").write_text("bad.example\n")
+    (tmp_path / "words.txt").write_text("naughty\n")
+    config = BuildDatasetConfig(
+        name="blocked",
+        source=SourceConfig(url_list=UrlListConfig(paths=(str(tmp_path / "list.tsv"),))),
+        block=BlockConfig(hosts=(str(tmp_path / "hosts.txt"),), words=(str(tmp_path / "words.txt"),)),
+        curate=ANY_LANGUAGE,
+    )
+    folder = Path(build_dataset(config, str(tmp_path / "workspace"), until="selection"))
+    captions = pq.read_table(folder / SELECTED_FILE)["caption"].to_pylist()
+    assert captions == ["write to <email> for prints"]
+    verdicts = read_record(UPath(folder.parent / "verdicts"))
+    assert verdicts is not None and verdicts.counts.dropped == {"blocked_host": 1, "blocked_word": 1}
+    card = (folder.parent / "card" / "card.md").read_text(encoding="utf-8")
+    assert "blocked host" in card and "naughty" not in card

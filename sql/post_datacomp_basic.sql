@@ -1,0 +1,35 @@
+-- Images that the preset drops after the download, each with the first rule that says so and the value that decided it.
+-- preset   datacomp_basic, version 1
+-- source   DataComp (Gadre 2023, arXiv 2304.14108; baselines/apply_filter.py of its code), basic filtering
+-- holds    short side of 200 pixels or more; long / short side at most 3
+-- not      nothing
+-- in   $results   parquet as in download_results.sql; only rows with status 'ok' are looked at
+-- out  pair_id, rule_reason, rule_value; only rows that a rule drops, unique on pair_id
+with images as (
+    select
+        pair_id,
+        least(original_width_px, original_height_px) as short_side_px,
+        greatest(original_width_px, original_height_px) as long_side_px,
+    from read_parquet($results)
+    where status = 'ok'
+),
+
+judged as (
+    select
+        *,
+        case
+            when short_side_px < 200 then 'small_image'
+            when long_side_px > short_side_px * 3 then 'aspect_ratio'
+        end as rule_reason,
+    from images
+)
+
+select
+    pair_id,
+    rule_reason,
+    case rule_reason
+        when 'small_image' then short_side_px::varchar
+        when 'aspect_ratio' then round(long_side_px / short_side_px, 4)::varchar
+    end as rule_value,
+from judged
+where rule_reason is not null
