@@ -73,6 +73,9 @@ def build_dataset(
         balanced = balance_pairs(config, verdicts, pairs, funnel, space, data)
         selected = select_pairs(config, verdicts, balanced.parts, pairs, data)
         funnel.add("selection", [selected])
+        if not selected.counts.rows_kept:
+            finish(config, funnel, selected)
+            raise InputError(f"no pair is left to download: {funnel.summary()}. Loosen the rule that drops most")
         if until == "selection":
             describe_dataset(config, verdicts, pairs, balanced, None, funnel, data)
             return finish(config, funnel, selected)

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import argparse
-import errno
+import shlex
 import signal
 import sys
 import threading
@@ -16,16 +16,15 @@ from importlib import import_module
 from types import FrameType
 from typing import Any, TypeVar
 
-from flows.console import quiet_engine, quiet_environment
+from flows.console import is_told_in_one_line, quiet_engine, quiet_environment
 
 quiet_environment()
 
 import tyro  # noqa: E402 -- Prefect reads its settings at import, and tyro's configurations import it
 from pydantic import BaseModel, ValidationError  # noqa: E402
 
-from flows.launcher import ProcessError  # noqa: E402
 from flows.recipes import RECIPES, Recipe, recipe  # noqa: E402
-from pipeline.errors import InputError  # noqa: E402
+from pipeline.errors import InputError, WorkError  # noqa: E402
 
 USER_ERROR_STATUS = 2
 FAILURE_STATUS = 1
@@ -45,6 +44,7 @@ From the web to a zero-shot classifier:
 Questions:
   wit recipes                     the named configurations
   wit why DATASET URL-OR-ID       what became of a pair
+  wit card DATASET                the page that tells what is in a data set
   wit tiny-web                    serve the embedded web, to look at it in a browser
 
 Every field of a configuration is an option after RECIPE or NAME: wit pretrain tiny --train.epochs 3
@@ -59,7 +59,8 @@ def main() -> None:
         interrupted.set()
         raise KeyboardInterrupt
 
-    signal.signal(signal.SIGINT, interrupt)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, interrupt)
     arguments = sys.argv[1:]
     try:
         status = run(arguments)
@@ -88,10 +89,10 @@ def run(arguments: Sequence[str]) -> int:
         return _failed(str(error), USER_ERROR_STATUS)
     except ValidationError as error:
         return _failed(explain_validation(error), USER_ERROR_STATUS)
-    except (ProcessError, RuntimeError) as error:
+    except WorkError as error:
         return _failed(str(error), FAILURE_STATUS)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS):
+        if not is_told_in_one_line(error):
             raise
         return _failed(
             f"{error}; free space or choose another --workspace, then run the same command again", FAILURE_STATUS
@@ -102,7 +103,7 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _stopped(arguments: Sequence[str]) -> int:
-    return _failed(f"stopped; go on with the same command: wit {' '.join(arguments)}", INTERRUPTED_STATUS)
+    return _failed(f"stopped; go on with the same command: wit {shlex.join(arguments)}", INTERRUPTED_STATUS)
 
 
 def _failed(message: str, status: int) -> int:

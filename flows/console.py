@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 
-from pipeline.errors import InputError
+from pipeline.errors import InputError, WorkError
 
 ENGINE_LINES = (
     "Beginning flow run",
@@ -14,7 +15,16 @@ ENGINE_LINES = (
     "Starting temporary server",
     "Stopping temporary server",
     "Crash detected",
+    "Still processing items",
 )
+
+
+DISK_TROUBLE = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)
+
+
+def is_told_in_one_line(error: BaseException | None) -> bool:
+    """Whether `wit` tells an error in its own words; of any other a person needs the traceback."""
+    return isinstance(error, (InputError, WorkError)) or (isinstance(error, OSError) and error.errno in DISK_TROUBLE)
 
 
 def quiet_environment() -> None:
@@ -32,11 +42,11 @@ def quiet_environment() -> None:
 
 
 class WithoutEngine(logging.Filter):
-    """Lets our own lines pass; holds back the engine's, and the traceback of a mistake that `wit` tells in one line."""
+    """Lets our own lines pass; holds back the engine's, and the traceback of an error that `wit` tells in one line."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         message = str(record.msg)
-        if record.exc_info and isinstance(record.exc_info[1], InputError):
+        if record.exc_info and is_told_in_one_line(record.exc_info[1]):
             return False
         return not message.startswith(ENGINE_LINES)
 

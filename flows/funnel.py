@@ -21,6 +21,14 @@ class Funnel:
         was_done = all(result.was_done for result in results)
         self.tell(stage, total(result.counts for result in results), " (done before)" if was_done else "")
 
+    def summary(self) -> str:
+        """All stages in one line."""
+        return "; ".join(
+            f"{stage} kept {counts.rows_kept:,} of {counts.rows_in:,}"
+            + "".join(f", {reason} {rows:,}" for reason, rows in by_size(counts.dropped)[:3])
+            for stage, counts in self.stages
+        )
+
     def told(self) -> tuple[FunnelStage, ...]:
         """The funnel as manifests and cards hold it."""
         return tuple(FunnelStage(stage=stage, **counts.model_dump()) for stage, counts in self.stages)

@@ -13,13 +13,15 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
+from pipeline.errors import WorkError
+
 STOP_GRACE_S = 25
 SHUTDOWN_TIMEOUT_S = 15
 TAIL_LINES = 50
 PR_SET_PDEATHSIG = 1
 
 
-class ProcessError(RuntimeError):
+class ProcessError(WorkError):
     """A process of the learning side ended with a status that is not 0; the message holds its last lines."""
 
     def __init__(self, module: str, status: int, tail: Sequence[str]) -> None:

@@ -18,7 +18,7 @@ from flows.launcher import Launcher, LocalTorchrun, ProcessError
 from flows.recipes import tiny
 from flows.workspace import Workspace, only_writer
 from model.config import PretrainConfig, deciding_settings
-from pipeline.errors import InputError
+from pipeline.errors import InputError, WorkError
 
 STEP_LINE = re.compile(r"step (\d+)/(\d+)")
 SAY_EVERY_S = 5.0
@@ -102,7 +102,7 @@ def train(run: Path, shards: str, processes: int, launcher: Launcher) -> None:
             raise InputError(error.user_error) from error
         raise
     if not (run / "done.json").exists():
-        raise RuntimeError(f"{run}: training was stopped before its end; run the same command again to go on")
+        raise WorkError(f"{run}: training was stopped before its end; run the same command again to go on")
 
 
 def default_processes() -> int:

@@ -11,7 +11,7 @@ from prefect.client.schemas.objects import State
 from prefect.futures import PrefectFuture, wait
 from prefect.states import Completed
 
-from pipeline.errors import InputError
+from pipeline.errors import InputError, WorkError
 from pipeline.stage import StageResult
 
 ALREADY_DONE = "AlreadyDone"
@@ -44,7 +44,7 @@ def stage_task(label: str, run: Callable[[], StageResult]) -> Any:
 def run_parts(label: str, runs: Sequence[Callable[[], StageResult]]) -> list[StageResult]:
     """Run the parts of a stage on the flow's task runner and wait for all of them.
 
-    Raises InputError if a part failed for a person's mistake, else RuntimeError naming the parts that failed.
+    Raises InputError if a part failed for a person's mistake, else WorkError naming the parts that failed.
     """
     futures: list[PrefectFuture[Any]] = [
         stage_task.submit(label if len(runs) == 1 else f"{label} {number:05d}", run) for number, run in enumerate(runs)
@@ -59,7 +59,7 @@ def run_parts(label: str, runs: Sequence[Callable[[], StageResult]]) -> list[Sta
         elif isinstance(outcome, Exception):
             failures[number] = outcome
         else:
-            raise RuntimeError(f"{label} {number:05d} ended as {future.state}: run the same command again to go on")
+            raise WorkError(f"{label} {number:05d} ended as {future.state}: run the same command again to go on")
     if failures:
         _raise_failures(label, failures, len(runs))
     return results
@@ -76,4 +76,4 @@ def _raise_failures(label: str, failures: dict[int, Exception], parts: int) -> N
     first = failures[min(failures)]
     if all(isinstance(error, InputError) for error in failures.values()):
         raise InputError(message if parts > 1 else str(first)) from first
-    raise RuntimeError(f"{message}; run the same command again: finished parts are not done twice") from first
+    raise WorkError(f"{message}; run the same command again: finished parts are not done twice") from first

@@ -66,8 +66,17 @@ class Workspace:
     @classmethod
     def at(cls, path: str) -> Workspace:
         """The workspace at `path`; if empty, at $WIT_WORKSPACE, else ./workspace."""
-        root = UPath(path or os.environ.get(WORKSPACE_VARIABLE) or "workspace")
-        return cls(UPath(Path(root.path).absolute()) if is_local(root) else root)
+        wanted = path or os.environ.get(WORKSPACE_VARIABLE) or "workspace"
+        try:
+            root = UPath(wanted)
+        except (ValueError, ImportError) as error:
+            raise InputError(f"workspace {wanted}: {error}; give a folder, or s3://bucket/prefix") from error
+        if not is_local(root):
+            return cls(root)
+        local = Path(root.path).absolute()
+        if local.exists() and not local.is_dir():
+            raise InputError(f"workspace {local}: not a folder; choose another --workspace")
+        return cls(UPath(local))
 
     def dataset(self, name: str) -> DatasetFolders:
         return DatasetFolders(self.root / "datasets" / name)
@@ -129,7 +138,10 @@ def only_writer(folder: Path | UPath) -> Iterator[None]:
         yield
         return
     local = Path(folder.path if isinstance(folder, UPath) else folder)
-    local.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        local.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{local.parent}: cannot be made ({error.strerror}); choose another --workspace") from error
     lock = FileLock(local.with_name(f".{local.name}.lock"), timeout=0)
     try:
         with lock:

@@ -10,4 +10,4 @@ USER_AGENT = "webimagetext/0.1 (research crawler; set a contact address in the c
 class Settings(BaseModel):
     """Frozen, complete, and an unknown field is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from upath import UPath
 
 from pipeline.errors import InputError
@@ -117,7 +117,7 @@ class Stage(Generic[ConfigT]):
             {"stage": self.name, "version": self.version, "config": settings, "sql": sql, "inputs": inputs}
         )
         done = read_record(out)
-        if done is not None and done.fingerprint == fingerprint:
+        if done is not None and done.fingerprint == fingerprint and _is_whole(out, done):
             return StageResult(out, done, was_done=True)
 
         scratch = _empty_scratch(out)
@@ -153,10 +153,9 @@ def deciding_settings(config: BaseModel) -> dict[str, Any]:
 def read_record(folder: UPath) -> StageRecord | None:
     """The stage finished in `folder`, or None if there is none."""
     try:
-        text = (folder / MARKER).read_text()
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    return StageRecord.model_validate_json(text)
+        return StageRecord.model_validate_json((folder / MARKER).read_text())
+    except (FileNotFoundError, NotADirectoryError, ValidationError):
+        return None  # a marker that cannot be read vouches for nothing
 
 
 def input_digest(source: UPath) -> str:
@@ -171,6 +170,14 @@ def input_digest(source: UPath) -> str:
         return _sha256_file(source)
     except (FileNotFoundError, IsADirectoryError) as error:
         raise InputError(f"{source}: neither a file nor the folder of a finished stage; check the path") from error
+
+
+def _is_whole(out: UPath, record: StageRecord) -> bool:
+    """Whether all that the stage wrote is still there, in its size: what a person has deleted or cut is made anew."""
+    try:
+        return all((out / name).stat().st_size == file.size_bytes for name, file in record.outputs.items())
+    except FileNotFoundError:
+        return False
 
 
 def total(counts: Iterable[Counts]) -> Counts:

@@ -40,7 +40,8 @@ def verdicts_of(tmp_path: Path, parts: Sequence[UPath], curate: CurateConfig) ->
 
 def reasons(verdicts: StageResult) -> list[str | None]:
     table = pq.read_table(verdicts.out / "verdicts.parquet").sort_by("row")
-    return table["drop_reason"].to_pylist()
+    found: list[str | None] = table["drop_reason"].to_pylist()
+    return found
 
 
 def test_of_a_repeated_pair_the_first_good_one_stays(tmp_path: Path) -> None:

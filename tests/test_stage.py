@@ -46,9 +46,9 @@ def source(tmp_path: Path) -> UPath:
 def test_a_finished_stage_is_not_done_again(tmp_path: Path, source: UPath) -> None:
     out = UPath(tmp_path / "out")
     assert not REPEAT.run([source], out, Numbers()).was_done
-    (out / "text.txt").write_text("touched")
+    (out / "text.txt").write_text("xyz")
     assert REPEAT.run([source], out, Numbers()).was_done
-    assert (out / "text.txt").read_text() == "touched"
+    assert (out / "text.txt").read_text() == "xyz"
 
 
 def test_speed_does_not_count_as_a_change_but_answers_do(tmp_path: Path, source: UPath) -> None:
@@ -146,3 +146,22 @@ def test_an_object_store_gets_the_marker_too(source: UPath) -> None:
     assert (out / "text.txt").read_text() == "abcabc"
     record = read_record(out)
     assert record is not None and set(record.outputs) == {"text.txt"}
+
+
+def test_what_was_deleted_or_cut_is_made_anew(tmp_path: Path, source: UPath) -> None:
+    out = UPath(tmp_path / "out")
+    REPEAT.run([source], out, Numbers())
+    whole = (out / "text.txt").read_text()
+    for damage in (lambda: (out / "text.txt").unlink(), lambda: (out / "text.txt").write_text(whole[:-1])):
+        damage()
+        assert not REPEAT.run([source], out, Numbers()).was_done
+        assert (out / "text.txt").read_text() == whole
+
+
+@pytest.mark.parametrize("marker", ["{", "", "[]", '{"stage": "repeat"}'])
+def test_a_marker_that_cannot_be_read_vouches_for_nothing(tmp_path: Path, source: UPath, marker: str) -> None:
+    out = UPath(tmp_path / "out")
+    REPEAT.run([source], out, Numbers())
+    (out / MARKER).write_text(marker)
+    assert read_record(out) is None
+    assert not REPEAT.run([source], out, Numbers()).was_done

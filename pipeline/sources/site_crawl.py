@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from upath import UPath
 
-from pipeline.errors import InputError
+from pipeline.errors import InputError, WorkError
 from pipeline.sources.config import CrawlConfig
 from pipeline.sources.frontier import Visit, site_of
 from pipeline.sources.page import ImageText, read_page
@@ -58,7 +58,7 @@ NO_SITE = {
 log = logging.getLogger(__name__)
 
 
-class CrawlError(RuntimeError):
+class CrawlError(WorkError):
     """The crawling process failed. Trying again goes on where it stopped, for the pages fetched so far are kept."""
 
 
