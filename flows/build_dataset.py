@@ -10,17 +10,16 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, Literal, TypeVar
 
 from prefect import flow, get_run_logger
-from prefect.futures import PrefectFuture
-from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 from pydantic import BaseModel
 from upath import UPath
 
 from flows.artifacts import publish_card, publish_funnel
 from flows.funnel import Funnel
 from flows.recipes import tiny
+from flows.runner import part_runner
 from flows.tasks import run_parts, run_whole
 from flows.tiny_web import serving
 from flows.workspace import DatasetFolders, Workspace, only_writer
@@ -31,7 +30,6 @@ from pipeline.sources.config import SourceConfig
 from pipeline.stage import Stage, StageResult, prune_parts, read_record
 from pipeline.tiny_web.config import TinyWebConfig
 
-PARTS_AT_ONCE = 4
 ConfigT = TypeVar("ConfigT", bound=BaseModel)
 StageRun = Callable[[], StageResult]
 
@@ -47,7 +45,7 @@ class Balanced:
 @flow(
     name="build-dataset",
     flow_run_name="build-{config.name}",
-    task_runner=cast(TaskRunner[PrefectFuture[Any]], ThreadPoolTaskRunner(max_workers=PARTS_AT_ONCE)),
+    task_runner=part_runner(),
     persist_result=False,
 )
 def build_dataset(

@@ -11,16 +11,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import TypeVar
 
 from prefect import flow, get_run_logger
-from prefect.futures import PrefectFuture
-from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 from pydantic import BaseModel
 from upath import UPath
 
 from flows.artifacts import by_size, publish_funnel
 from flows.funnel import Funnel
+from flows.runner import part_runner
 from flows.tasks import run_parts, run_whole
 from flows.workspace import QueryListFolders, Workspace, only_writer
 from pipeline.errors import InputError
@@ -36,7 +35,6 @@ from pipeline.query import query_rows
 from pipeline.sources.files import expand, is_remote
 from pipeline.stage import Counts, Stage, StageResult, prune_parts, total
 
-PARTS_AT_ONCE = 4
 FIELDS = ("given_paths", "wordnet_paths", "wikipedia_paths", "pageviews_paths")
 DEFAULT = BuildQueriesConfig()
 FILES_TOLD = 3
@@ -71,7 +69,7 @@ class SourceFiles:
 @flow(
     name="build-queries",
     flow_run_name="build-queries-{config.name}",
-    task_runner=cast(TaskRunner[PrefectFuture[Any]], ThreadPoolTaskRunner(max_workers=PARTS_AT_ONCE)),
+    task_runner=part_runner(),
     persist_result=False,
 )
 def build_queries(config: BuildQueriesConfig = DEFAULT, workspace: str = "") -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -11,6 +12,7 @@ import pytest
 
 from flows.build_dataset import build_dataset
 from flows.build_queries import build_queries
+from flows.runner import PARTS_VARIABLE, RUNNER_VARIABLE, part_runner
 from flows.workspace import Workspace
 from pipeline.balancing import BalanceConfig
 from pipeline.config import BuildDatasetConfig, CurateConfig, QueriesConfig
@@ -44,7 +46,13 @@ def workspace(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def selected(workspace: Path, name: str, balance: BalanceConfig, query_list: str = "animals") -> Counter[str]:
+def selected(
+    workspace: Path,
+    name: str,
+    balance: BalanceConfig,
+    query_list: str = "animals",
+    flow: Callable[..., str] = build_dataset,
+) -> Counter[str]:
     """How many pairs of each subject are worth a download."""
     config = BuildDatasetConfig(
         name=name,
@@ -52,7 +60,7 @@ def selected(workspace: Path, name: str, balance: BalanceConfig, query_list: str
         curate=CurateConfig(languages=()),
         queries=QueriesConfig(query_list=query_list, balance=balance),
     )
-    folder = build_dataset(config, str(workspace / "space"), until="selection")
+    folder = flow(config, str(workspace / "space"), until="selection")
     rows = pq.read_table(Path(folder) / SELECTED_FILE).to_pylist()
     assert [row["pair_id"] for row in rows] == sorted({row["pair_id"] for row in rows})
     assert all(row["query"] in row["caption"] for row in rows)
@@ -97,3 +105,21 @@ def test_a_wanted_size_decides_the_threshold(workspace: Path) -> None:
 def test_a_query_list_that_is_not_there_is_named(workspace: Path) -> None:
     with pytest.raises(InputError, match=r"plants.* wit build-queries --name plants"):
         selected(workspace, "lost", BalanceConfig(), query_list="plants")
+
+
+def test_threads_and_processes_choose_the_same_pairs(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    balance = BalanceConfig(pairs_per_query=T)
+    folders = [workspace / "space/datasets" / name / "selected" for name in ("threads", "processes")]
+    selected(workspace, "threads", balance)
+    monkeypatch.setenv(RUNNER_VARIABLE, "processes")
+    monkeypatch.setenv(PARTS_VARIABLE, "2")
+    selected(workspace, "processes", balance, flow=build_dataset.with_options(task_runner=part_runner()))
+    first, second = (pq.read_table(folder / SELECTED_FILE) for folder in folders)
+    assert first.equals(second)
+
+
+@pytest.mark.parametrize(("variable", "value"), [(RUNNER_VARIABLE, "spark"), (PARTS_VARIABLE, "0")])
+def test_a_runner_that_does_not_exist_is_named(variable: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(InputError, match=f"{variable}={value}: give "):
+        part_runner()
