@@ -4,17 +4,20 @@
     RUN/checkpoints/step-00000123/{model.safetensors, training_state.pt, checkpoint.json}
     RUN/model.safetensors, done.json        when it is finished; done.json is the last file written
 
-A checkpoint is written to a folder of another name that is renamed when it is whole: what has its name can be trusted.
+A checkpoint is written to a folder of another name that is renamed when it is whole. checkpoint.json and done.json hold
+the sha256 of the files they vouch for, so that a disk's mistake is found before it is learned from.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
+import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Self
 
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -23,6 +26,8 @@ from torch import Tensor
 
 from model.clip import CLIP
 from model.config import PretrainConfig, deciding_settings
+from model.errors import InputError
+from model.files import sha256_file, to_disk, write_text, writing
 from model.tokenizer import Tokenizer
 
 CONFIG = "config.json"
@@ -32,30 +37,43 @@ MODEL = "model.safetensors"
 STATE = "training_state.pt"
 CHECKPOINT = "checkpoint.json"
 DONE = "done.json"
-CHUNK_BYTES = 1 << 20
+
+Say = Callable[[str], None]
 
 
-class CheckpointRecord(BaseModel):
-    """What `checkpoint.json` holds."""
+class Record(BaseModel):
+    """Base of what vouches for other files."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    fingerprint: str
+    model_sha256: str
+    tokenizer_sha256: str
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """The record in a file. Raises FileNotFoundError, or InputError if it is not one."""
+        try:
+            return cls.model_validate_json(path.read_bytes())
+        except ValidationError as error:
+            raise InputError(f"{path} is damaged, or of another version") from error
+
+
+class CheckpointRecord(Record):
+    """What `checkpoint.json` holds."""
 
     step: int
     samples_seen: int
     loss: float
-    fingerprint: str
+    state_sha256: str
 
 
-class DoneRecord(BaseModel):
+class DoneRecord(Record):
     """What `done.json` holds."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     steps: int
     samples_seen: int
-    fingerprint: str
     final_loss: float
-    sha256: str
 
 
 @dataclass(frozen=True)
@@ -68,15 +86,8 @@ class Run:
 
 
 def read_config(run_dir: Path) -> PretrainConfig:
-    """`config.json` of a run. Raises FileNotFoundError or ValueError that say what to do."""
-    path = run_dir / CONFIG
-    try:
-        return PretrainConfig.model_validate_json(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f"{path} is missing; write the run's PretrainConfig there as JSON") from error
-    except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, item['loc'])) or 'config'}: {item['msg']}" for item in error.errors())
-        raise ValueError(f"{path}: {problems}") from error
+    """`config.json` of a run. Raises InputError that says what to do."""
+    return PretrainConfig.read(run_dir / CONFIG)
 
 
 def fingerprint(config: PretrainConfig, data_digest: str, tokenizer_path: Path, world_size: int) -> str:
@@ -87,41 +98,79 @@ def fingerprint(config: PretrainConfig, data_digest: str, tokenizer_path: Path, 
     parts = {
         "settings": deciding_settings(config),
         "data": data_digest,
-        "tokenizer": _sha256_file(tokenizer_path),
+        "tokenizer": sha256_file(tokenizer_path),
         "shares": world_size if config.model.vision.kind == "resnet" else None,
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 def save_checkpoint(
-    run_dir: Path, model: CLIP, optimizer: torch.optim.Optimizer, record: CheckpointRecord, keep: int
+    run_dir: Path,
+    model: CLIP,
+    optimizer: torch.optim.Optimizer,
+    step: int,
+    samples_seen: int,
+    loss: float,
+    run_fingerprint: str,
+    keep: int,
 ) -> Path:
-    """Write a checkpoint, then remove all but the newest `keep`."""
-    final = run_dir / "checkpoints" / f"step-{record.step:08d}"
+    """Write a checkpoint, then remove all but the newest `keep`. Raises InputError if it cannot be written."""
+    final = run_dir / "checkpoints" / f"step-{step:08d}"
     scratch = final.with_name(f".{final.name}.partial")
-    for stale in (scratch, final):
-        if stale.exists():
-            shutil.rmtree(stale)
-    scratch.mkdir(parents=True)
-    save_file(_weights(model), scratch / MODEL)
-    torch.save(optimizer.state_dict(), scratch / STATE)
-    (scratch / CHECKPOINT).write_text(record.model_dump_json(indent=2), encoding="utf-8")
-    for path in scratch.iterdir():
-        _to_disk(path)
-    scratch.rename(final)
-    _to_disk(final.parent)
-    for old in _checkpoints(run_dir)[:-keep]:
-        shutil.rmtree(old)
+    weights, state = _weights(model), optimizer.state_dict()
+    with writing(final):
+        for stale in (*final.parent.glob(".step-*.partial"), final):
+            if stale.exists():
+                shutil.rmtree(stale)
+        scratch.mkdir(parents=True)
+        save_file(weights, scratch / MODEL)
+        _save_state(state, scratch / STATE)
+        record = CheckpointRecord(
+            step=step,
+            samples_seen=samples_seen,
+            loss=loss,
+            fingerprint=run_fingerprint,
+            model_sha256=sha256_file(scratch / MODEL),
+            state_sha256=sha256_file(scratch / STATE),
+            tokenizer_sha256=sha256_file(run_dir / TOKENIZER),
+        )
+        (scratch / CHECKPOINT).write_text(record.model_dump_json(indent=2), encoding="utf-8")
+        for path in scratch.iterdir():
+            to_disk(path)
+        scratch.rename(final)
+        to_disk(final.parent)
+        # One of a later step is a damaged one that this run has left behind.
+        earlier = [folder for folder in _checkpoints(run_dir) if folder <= final]
+        for old in {*_checkpoints(run_dir)} - {*earlier[-keep:]}:
+            shutil.rmtree(old)
     return final
 
 
-def newest_checkpoint(run_dir: Path) -> tuple[Path, CheckpointRecord] | None:
-    """The newest whole checkpoint of a run, or None."""
+def tell(message: str) -> None:
+    """A line for a person."""
+    print(message, file=sys.stderr, flush=True)
+
+
+def newest_checkpoint(run_dir: Path, say: Say = tell) -> tuple[Path, CheckpointRecord] | None:
+    """The newest whole checkpoint of a run, or None if it has none; says which ones are damaged.
+
+    Raises InputError if all are.
+    """
     folders = _checkpoints(run_dir)
-    if not folders:
-        return None
-    record = CheckpointRecord.model_validate_json((folders[-1] / CHECKPOINT).read_text(encoding="utf-8"))
-    return folders[-1], record
+    for folder in reversed(folders):
+        try:
+            record = CheckpointRecord.read(folder / CHECKPOINT)
+            _require_whole(folder / MODEL, record.model_sha256)
+            _require_whole(folder / STATE, record.state_sha256)
+            return folder, record
+        except (InputError, FileNotFoundError) as error:
+            say(f"left aside the damaged checkpoint {folder.name}: {error}")
+    if folders:
+        raise InputError(
+            f"{run_dir / 'checkpoints'}: none of its {len(folders)} checkpoints is whole; delete that folder to train "
+            "from the start, or copy it again"
+        )
+    return None
 
 
 def load_checkpoint(folder: Path, model: CLIP, optimizer: torch.optim.Optimizer) -> None:
@@ -133,74 +182,90 @@ def load_checkpoint(folder: Path, model: CLIP, optimizer: torch.optim.Optimizer)
 def save_final(
     run_dir: Path, model: CLIP, steps: int, samples_seen: int, loss: float, run_fingerprint: str
 ) -> DoneRecord:
-    """Write the finished model, then `done.json`."""
-    partial = run_dir / f".{MODEL}.partial"
-    save_file(_weights(model), partial)
-    _to_disk(partial)
-    partial.replace(run_dir / MODEL)
+    """Write the finished model, then `done.json`. Raises InputError if they cannot be written."""
+    partial, weights = run_dir / f".{MODEL}.partial", _weights(model)
+    with writing(run_dir / MODEL):
+        save_file(weights, partial)
+        to_disk(partial)
+        partial.replace(run_dir / MODEL)
     done = DoneRecord(
         steps=steps,
         samples_seen=samples_seen,
         fingerprint=run_fingerprint,
         final_loss=loss,
-        sha256=_sha256_file(run_dir / MODEL),
+        model_sha256=sha256_file(run_dir / MODEL),
+        tokenizer_sha256=sha256_file(run_dir / TOKENIZER),
     )
     write_text(run_dir / DONE, done.model_dump_json(indent=2))
     return done
 
 
 def read_done(run_dir: Path) -> DoneRecord | None:
-    """`done.json` of a run, or None if it is not finished."""
+    """`done.json` of a run, or None if it is not finished. Raises InputError if it is damaged."""
     try:
-        return DoneRecord.model_validate_json((run_dir / DONE).read_text(encoding="utf-8"))
+        return DoneRecord.read(run_dir / DONE)
     except FileNotFoundError:
         return None
+    except InputError as error:
+        raise InputError(
+            f"{error}; delete it and train {run_dir} once more: that ends at once, from its last checkpoint"
+        ) from error
+
+
+def require_final(run_dir: Path, done: DoneRecord) -> None:
+    """Raise InputError unless the finished model is the one that was written."""
+    _require_whole(run_dir / MODEL, done.model_sha256)
 
 
 def load_run(run_dir: Path) -> Run:
-    """The finished model of a run, or else its newest checkpoint, in evaluation mode on the CPU."""
-    config = read_config(run_dir)
-    newest = newest_checkpoint(run_dir)
-    if read_done(run_dir) is not None:
-        weights = run_dir / MODEL
-    elif newest is not None:
-        weights = newest[0] / MODEL
-    else:
-        raise FileNotFoundError(f"{run_dir} has neither a finished model nor a checkpoint; train it first")
+    """The finished model of a run, or else its newest checkpoint, in evaluation mode on the CPU.
+
+    Raises InputError if there is none, or what there is was damaged.
+    """
+    config, record, weights = read_config(run_dir), *_trained(run_dir)
+    try:
+        _require_whole(weights, record.model_sha256)
+        _require_whole(run_dir / TOKENIZER, record.tokenizer_sha256)
+    except InputError as error:
+        raise InputError(
+            f"{error}; train {run_dir} once more, which writes it again from the last checkpoint, or copy the run again"
+        ) from error
     model = CLIP(config.model)
     model.load_state_dict(load_file(weights))
     tokenizer = Tokenizer.load(run_dir / TOKENIZER, config.model.text.context_length)
     return Run(model.eval(), tokenizer, config)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a file that is either whole or absent."""
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    _to_disk(partial)
-    partial.replace(path)
+def _trained(run_dir: Path) -> tuple[Record, Path]:
+    done = read_done(run_dir)
+    if done is not None:
+        return done, run_dir / MODEL
+    newest = newest_checkpoint(run_dir)
+    if newest is None:
+        raise InputError(f"{run_dir} has neither a finished model nor a checkpoint; train it first")
+    return newest[1], newest[0] / MODEL
+
+
+def _require_whole(path: Path, sha256: str) -> None:
+    if not path.is_file():
+        raise InputError(f"{path} is missing")
+    if sha256_file(path) != sha256:
+        raise InputError(f"{path} is damaged: its sha256 is not the one that was recorded")
 
 
 def _weights(model: CLIP) -> dict[str, Tensor]:
     return {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
 
 
+def _save_state(state: dict[str, Any], path: Path) -> None:
+    with path.open("wb") as file:
+        try:
+            torch.save(state, file)
+        except RuntimeError as error:  # torch's word for whatever went wrong while it wrote
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise
+
+
 def _checkpoints(run_dir: Path) -> list[Path]:
     return sorted((run_dir / "checkpoints").glob("step-*"))
-
-
-def _to_disk(path: Path) -> None:
-    """A rename must not overtake the bytes it names when the power fails."""
-    file = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(file)
-    finally:
-        os.close(file)
-
-
-def _sha256_file(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()

@@ -11,40 +11,63 @@ from typing import Any, TextIO
 
 from tqdm import tqdm
 
+from model.errors import InputError
+from model.files import write_text, writing
+
 LINE_EVERY_S = 3.0
+NUMBERS = {
+    "train": ("step", "loss", "learning_rate", "logit_scale"),
+    "validation": ("step", "loss", "image_to_text_recall_at_1", "text_to_image_recall_at_1", "samples"),
+    "end": ("step",),
+}
+"""What every line of a kind holds, at least."""
 
 
 class MetricsFile:
-    """One JSON object a line. Lines of steps that a resumed run takes again are cut, so no step is told twice."""
+    """One JSON object a line. Lines of steps that a resumed run takes again are cut, so no step is told twice.
+
+    Raises InputError if it holds something else, or cannot be written.
+    """
 
     def __init__(self, path: Path, resume_step: int) -> None:
-        kept = _lines_until(path, resume_step)
-        partial = path.with_name(f".{path.name}.partial")
-        partial.write_text("".join(kept), encoding="utf-8")
-        partial.replace(path)
+        self.path = path
+        # The line of an end belongs to no step that was checkpointed.
+        kept = [
+            line
+            for line in (read_metrics(path) if path.exists() else [])
+            if line["kind"] != "end" and line["step"] <= resume_step
+        ]
+        write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
         self._file = path.open("a", encoding="utf-8")
 
     def write(self, kind: str, **values: Any) -> None:
         """Append one line; it is in the file when this returns."""
-        self._file.write(json.dumps({"kind": kind, **values}) + "\n")
-        self._file.flush()
+        with writing(self.path):
+            self._file.write(json.dumps({"kind": kind, **values}) + "\n")
+            self._file.flush()
 
     def close(self) -> None:
         self._file.close()
 
 
-def _lines_until(path: Path, step: int) -> list[str]:
-    """Whole lines of steps up to `step`; the line of an end belongs to no step that was checkpointed."""
-    if not path.exists():
-        return []
-    kept = []
-    for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
-        if not line.endswith("\n"):
-            break
-        record = json.loads(line)
-        if record["kind"] != "end" and record["step"] <= step:
-            kept.append(line)
-    return kept
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The lines of a `metrics.jsonl`; a last one that a kill has cut off is left out.
+
+    Raises InputError that names the file and the line if one is not of this program.
+    """
+    lines = []
+    *whole, _cut_off = path.read_bytes().split(b"\n")
+    for number, line in enumerate(whole, 1):
+        try:
+            record = json.loads(line.decode("utf-8"))
+            if not all(isinstance(record[name], (int, float)) for name in NUMBERS[record["kind"]]):
+                raise ValueError("a number is missing")
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(
+                f"{path} line {number}: not a line of metrics ({error}); remove that line, the run does not need it"
+            ) from error
+        lines.append(record)
+    return lines
 
 
 class Progress:
@@ -65,8 +88,11 @@ class Progress:
             return
         if self.bar is not None:
             self.bar.write(message, file=self.stream)
-        else:
+            return
+        try:
             print(message, file=self.stream, flush=True)
+        except BrokenPipeError:  # who listened is gone; what is left to do needs no listener
+            self.visible = False
 
     def show(self, step: int, loss: float, samples_per_s: float, eta_s: float) -> None:
         """Call after each step."""

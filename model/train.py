@@ -37,7 +37,7 @@ EXIT_INPUT, EXIT_DIVERGED = 2, 3
 def train(training: Training, stop_requested: Callable[[], bool]) -> bool:
     """Take all remaining steps; False if it was asked to stop, and did after a checkpoint."""
     config, processes = training.config.train, training.processes
-    metrics = MetricsFile(training.run_dir / METRICS, training.step) if processes.is_first else None
+    metrics = Metrics(training)
     speed = Speed(training.order.global_batch)
     saved_step, captions_cut, stopped = training.step, 0, False
     rehearse(training)

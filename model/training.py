@@ -11,20 +11,26 @@ import torch
 from torch import nn
 
 from model.checkpoint import (
+    DONE,
+    MODEL,
     TOKENIZER,
-    CheckpointRecord,
     DoneRecord,
+    Record,
+    Say,
     fingerprint,
     load_checkpoint,
     newest_checkpoint,
     read_config,
     read_done,
-    write_text,
+    require_final,
+    tell,
 )
 from model.clip import CLIP
 from model.config import PretrainConfig
 from model.data import Dataset, Loader, Order, open_dataset
 from model.distributed import Processes
+from model.errors import InputError
+from model.files import sha256_file, write_text
 from model.metrics import Progress
 from model.optim import build_optimizer
 from model.tokenizer import Tokenizer
@@ -68,22 +74,26 @@ class Training:
 def prepare(run_dir: Path, shards: str, processes: Processes) -> Training | None:
     """Everything up to the first step, resumed from the newest checkpoint; None if the run is finished.
 
-    Raises ValueError or FileNotFoundError, in all processes, if the run cannot be made or is not the one in the folder.
+    Raises InputError, in all processes, if the run cannot be made or is not the one in the folder.
     """
     config = read_config(run_dir)
     dataset = open_dataset(shards)
     order = Order(len(dataset.train), config.train.global_batch, config.train.seed)
-    newest, done = newest_checkpoint(run_dir), read_done(run_dir)
-    if newest is None and done is None:
-        processes.first_alone(lambda: _train_tokenizer(run_dir, dataset, config))
+    say = tell if processes.is_first else _say_nothing
+    done = read_done(run_dir)
+    is_final = done is not None and _is_final_whole(run_dir, done, say)
+    newest = None if is_final else newest_checkpoint(run_dir, say)
+    record = done or (newest[1] if newest else None)
+    processes.first_alone(lambda: _ensure_tokenizer(run_dir, dataset, config, record, say))
     tokenizer = Tokenizer.load(run_dir / TOKENIZER, config.model.text.context_length)
     identity = fingerprint(config, dataset.digest, run_dir / TOKENIZER, processes.world_size)
-    _require_same(run_dir, identity, done, newest[1] if newest else None)
-    if done is not None:
-        progress = Progress(done.steps, done.steps, processes.is_first)
-        progress.say(f"{config.name}: already finished after {done.steps} steps, nothing to do")
-        progress.close()
+    for found, what in ((done, "a finished run"), (newest[1] if newest else None, "checkpoints")):
+        _require_same(run_dir, identity, found, what)
+    if done is not None and is_final:
+        say(f"{config.name}: already finished after {done.steps} steps, nothing to do")
         return None
+    if done is not None:
+        _reopen(run_dir, newest is not None, processes)
     torch.manual_seed(config.train.seed)
     model = CLIP(config.model).to(processes.device).to(memory_format=torch.channels_last)
     optimizer = build_optimizer(model, config.train)
@@ -111,20 +121,46 @@ def prepare(run_dir: Path, shards: str, processes: Processes) -> Training | None
     return training
 
 
-def _require_same(run_dir: Path, identity: str, done: DoneRecord | None, checkpoint: CheckpointRecord | None) -> None:
-    for found, what in ((done, "a finished run"), (checkpoint, "checkpoints")):
-        if found is not None and found.fingerprint != identity:
-            raise ValueError(
-                f"{run_dir} holds {what} of another configuration or data set; choose another name for the run, or remove that "
-                "folder (a ResNet's batch norm also depends on the number of processes)"
-            )
+def _is_final_whole(run_dir: Path, done: DoneRecord, say: Say) -> bool:
+    try:
+        require_final(run_dir, done)
+    except InputError as error:
+        say(f"{error}; it is written again from the last checkpoint")
+        return False
+    return True
 
 
-def _train_tokenizer(run_dir: Path, dataset: Dataset, config: PretrainConfig) -> None:
+def _reopen(run_dir: Path, has_checkpoint: bool, processes: Processes) -> None:
+    """Let a finished run whose model was damaged go on from its checkpoint; without one that would be another training."""
+    if not has_checkpoint:
+        raise InputError(
+            f"{run_dir / MODEL} is damaged and there is no checkpoint to write it again from; copy the run again, or "
+            f"delete {run_dir} to train anew"
+        )
+    processes.first_alone((run_dir / DONE).unlink)
+
+
+def _ensure_tokenizer(run_dir: Path, dataset: Dataset, config: PretrainConfig, record: Record | None, say: Say) -> None:
+    """Learn the tokenizer of a new run; learn that of an older one again if its file was damaged: it comes out the same."""
+    path, text = run_dir / TOKENIZER, config.model.text
+    if record is not None:
+        if path.is_file() and sha256_file(path) == record.tokenizer_sha256:
+            return
+        say(f"{path} is missing or damaged; it is learned again from the same captions")
     captions = islice(dataset.train.captions(), TOKENIZER_CAPTIONS)
-    text = config.model.text
-    tokenizer = Tokenizer.train(captions, text.vocab_size, text.context_length)
-    write_text(run_dir / TOKENIZER, tokenizer.to_json())
+    write_text(path, Tokenizer.train(captions, text.vocab_size, text.context_length).to_json())
+
+
+def _require_same(run_dir: Path, identity: str, found: Record | None, what: str) -> None:
+    if found is not None and found.fingerprint != identity:
+        raise InputError(
+            f"{run_dir} holds {what} of another configuration or data set; choose another name for the run, or remove that "
+            "folder (a ResNet's batch norm also depends on the number of processes)"
+        )
+
+
+def _say_nothing(message: str) -> None:
+    """What all processes but the first say."""
 
 
 def _introduce(training: Training) -> None:

@@ -28,8 +28,11 @@ RESULTS_FILE = "results.parquet"
 OK = "ok"
 POLL_S = 0.1
 LOG_TAIL_CHARS = 2_000
-# A part of fewer rows is too small to tell an outage from a few dead links.
+# A part of fewer rows is too small to tell an outage from a few dead links; where all that speaks is the network (no
+# name, no connection, no answer in time, a server that asks to come back), fewer are enough.
 OUTAGE_MIN_ROWS = 20
+OUTAGE_MIN_UNANSWERED = 5
+UNASKED_REASONS = frozenset({"private_address"})  # refused by us before any host was spoken to
 REMEDIES = {
     "dns": "host names do not resolve: check the network, lower download.threads, or run a caching resolver",
     "connection": "check this machine's network and firewall",
@@ -37,6 +40,8 @@ REMEDIES = {
     "private_address": "the URLs lead into a private network: set download.allow_private_addresses if that is meant",
     "http_429": "the hosts ask to slow down: lower download.threads and run again later",
 }
+PASSING_REMEDY = "the hosts do not answer as they should: run again later, and lower download.threads"
+GIVE_UP = "if these hosts are gone for good, set download.max_failed_share to 1"
 OTHER_REMEDY = "look at the URLs; if the list is really that old, raise download.max_failed_share"
 
 FETCHED_SCHEMA = pa.schema(
@@ -193,17 +198,19 @@ def _collect(requests: Path, fetched: Path, out: Path, rows: int) -> Counts:
 
 
 def _refuse_outage(part: str, counts: Counts, config: DownloadConfig) -> None:
+    """Raise DownloadError if more than `max_failed_share` of a part failed, for a finished part is never fetched again.
+
+    From OUTAGE_MIN_ROWS rows on every failure counts. In a smaller part, where dead links can make any share, only those
+    count that may pass (FetchError.is_settled), as a share of the rows whose hosts were asked, and from
+    OUTAGE_MIN_UNANSWERED of them on. Fewer cannot be told from a dead host or two, such as the last rows of a long list
+    may have: they are final, and counted like all losses. With `max_failed_share` = 1 every loss is.
+    """
     failed = sum(counts.dropped.values())
-    if counts.rows_in < OUTAGE_MIN_ROWS or failed <= config.max_failed_share * counts.rows_in:
-        return
-    reasons = sorted(counts.dropped.items(), key=lambda item: (-item[1], item[0]))
-    listed = ", ".join(f"{reason} {rows}" for reason, rows in reasons)
-    raise DownloadError(
-        part,
-        f"an outage: {failed} of {counts.rows_in} images failed ({listed}), "
-        f"more than download.max_failed_share = {config.max_failed_share:g} allows",
-        REMEDIES.get(reasons[0][0], OTHER_REMEDY),
-    )
+    unanswered = {reason: rows for reason, rows in counts.dropped.items() if not FetchError(reason, "").is_settled}
+    asked = counts.rows_in - sum(counts.dropped.get(reason, 0) for reason in UNASKED_REASONS)
+    is_small = counts.rows_in < OUTAGE_MIN_ROWS
+    blamed = unanswered if is_small else counts.dropped
+    ...
 
 
 def _tars(folder: Path) -> list[Path]:

@@ -20,8 +20,10 @@ from pipeline.errors import InputError
 from pipeline.query import QueryConfig, query_to_parquet
 from pipeline.rules import PRESETS
 from pipeline.settings import Settings
+from pipeline.sources.files import readable
 from pipeline.stage import Counts, Stage
 
+EVALUATION_SETS_FIELD = "images.evaluation_sets"
 EVALUATION_HASHES_FILE = "evaluation_hashes.parquet"
 IMAGE_VERDICTS_FILE = "image_verdicts.parquet"
 IMAGE_ENDINGS = frozenset({".jpg", ".jpeg", ".png", ".webp"})
@@ -49,15 +51,24 @@ class ImageVerdictsConfig(Settings):
 def evaluation_tars(sets: Sequence[str]) -> list[UPath]:
     """The test tars of evaluation sets in the WebDataset layout, `SET/test/*.tar`: the sources of EVALUATION_HASHES.
 
-    Raises InputError if a folder has none.
+    Raises InputError that names all folders which have none.
     """
-    tars: list[UPath] = []
-    for folder in sets:
-        found = sorted((UPath(folder) / "test").glob("*.tar"), key=lambda tar: tar.name)
-        if not found:
-            raise InputError(f"images.evaluation_sets: {folder} holds no test/*.tar; name folders of evaluation sets")
-        tars.extend(found)
-    return tars
+    tars = {folder: _test_tars(folder) for folder in sets}
+    if empty := [folder for folder, found in tars.items() if not found]:
+        raise InputError(
+            f"{EVALUATION_SETS_FIELD}: no test/*.tar in {', '.join(empty)}; name folders of evaluation sets, or put them there"
+        )
+    return [tar for folder in sets for tar in tars[folder]]
+
+
+def require_evaluation_sets(sets: Sequence[str]) -> None:
+    """Raise InputError if a folder holds no evaluation set: to be asked before the work that ends in a need for it."""
+    evaluation_tars(sets)
+
+
+def _test_tars(folder: str) -> list[UPath]:
+    with readable(folder, EVALUATION_SETS_FIELD):
+        return sorted((UPath(folder) / "test").glob("*.tar"), key=lambda tar: tar.name)
 
 
 def _evaluation_hashes(sources: Sequence[UPath], out: Path, config: Settings) -> Counts:

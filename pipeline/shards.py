@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import itertools
 import json
@@ -136,16 +137,32 @@ def _pack(packed: Path, downloads: Sequence[UPath], out: Path, quality: int) -> 
 
 
 def _with_images(packed: Path, downloads: Sequence[UPath]) -> Iterator[tuple[Row, bytes]]:
-    """The rows in order, each with the bytes of its image as downloaded."""
+    """The rows in order, each with the bytes of its image as downloaded, and that part's folder as `folder`.
+
+    Raises InputError if a tar is not there or ends before an image does.
+    """
     for batch in pq.ParquetFile(packed).iter_batches(ROWS_AT_ONCE):
-        rows: list[Row] = batch.to_pylist()
+        rows: list[Row] = [{**row, "folder": downloads[row["part"]]} for row in batch.to_pylist()]
         images = downloads[0].fs.cat_ranges(
-            [(downloads[row["part"]] / row["tar"]).path for row in rows],
+            [(row["folder"] / row["tar"]).path for row in rows],
             [row["image_offset"] for row in rows],
             [row["image_offset"] + row["stored_bytes"] for row in rows],
-            on_error="raise",
+            on_error="return",
         )
-        yield from zip(rows, images, strict=True)
+        for row, image in zip(rows, images, strict=True):
+            yield row, _whole(row, image)
+
+
+def _whole(row: Row, image: bytes | Exception) -> bytes:
+    if isinstance(image, FileNotFoundError):
+        raise _broken(row, "is gone") from image
+    if isinstance(image, OSError) and image.errno == errno.EINVAL:
+        image = b""  # an object store says so of a range behind the end, where a local file gives nothing
+    if isinstance(image, Exception):
+        raise image
+    if len(image) < row["stored_bytes"]:
+        raise _broken(row, f"ends within the image at byte {row['image_offset']}")
+    return image
 
 
 def _write_shard(out: Path, file: str, samples: Iterator[tuple[Row, bytes]], quality: int) -> Row:
@@ -177,10 +194,11 @@ def _checked(row: Row, stored: bytes, quality: int) -> bytes:
         found = f"an image of {size[0]}x{size[1]} pixels"
     except ValueError as error:
         found = str(error)
-    raise InputError(
-        f"part {row['part']} of the downloads, {row['tar']} at byte {row['image_offset']}: expected the JPEG of pair "
-        f"{row['pair_id']}, found {found}; delete this part and run again"
-    )
+    raise _broken(row, f"at byte {row['image_offset']}: expected the JPEG of pair {row['pair_id']}, found {found}")
+
+
+def _broken(row: Row, problem: str) -> InputError:
+    return InputError(f"{row['folder'] / row['tar']} {problem}; delete {row['folder']} and run again")
 
 
 def _add_sample(tar: UstarWriter, row: Row, image: bytes) -> Row:

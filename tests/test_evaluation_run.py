@@ -16,7 +16,7 @@ from model.checkpoint import load_run
 from model.data import normalise
 from model.evaluation.__main__ import main
 from model.evaluation.embed import Embedder, check_finite
-from model.evaluation.errors import InputError
+from model.errors import InputError
 from model.evaluation.images import pixels
 from model.evaluation.measure import prompt_features
 from model.evaluation.results import Summary

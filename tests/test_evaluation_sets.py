@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from evaluation_inputs import COLOURS, picture, write_set, write_tar
 
-from model.evaluation.errors import InputError
+from model.errors import InputError
 from model.evaluation.images import UnreadableError, pixels
 from model.evaluation.sets import fill, read_set, read_sets
 

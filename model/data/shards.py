@@ -5,26 +5,30 @@ The folder is a local path or anything fsspec opens (`s3://bucket/shards`).
 
 from __future__ import annotations
 
-import json
+import hashlib
 import os
 import threading
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import fsspec
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import ValidationError
 
+from model.data.manifest import Manifest, ShardEntry
 from model.data.order import Ints
+from model.errors import InputError
 
-FORMAT_VERSION = 1
 MAX_OPEN_FILES = 512
-REBUILD = "the data set is damaged, build it again"
+REBUILD = "the data set is damaged: run its wit build-dataset command again, or copy the folder again"
 
 
-class SampleError(ValueError):
+class SampleError(InputError):
     """A stored sample cannot be used; the message names tar and key."""
 
 
@@ -108,7 +112,10 @@ class Split:
         image_start, image_size = int(shard.image_offset[row]), int(shard.image_size[row])
         text_start, text_size = int(shard.text_offset[row]), int(shard.text_size[row])
         start, end = min(image_start, text_start), max(image_start + image_size, text_start + text_size)
-        data = self.folder.read(shard.file, start, end - start)
+        try:
+            data = self.folder.read(shard.file, start, end - start)
+        except OSError as error:
+            raise SampleError(f"{self.where(sample_id)}: cannot be read ({error}); {REBUILD}") from error
         if len(data) < end - start:
             raise SampleError(f"{self.where(sample_id)}: the tar ends before it; {REBUILD}")
         text = data[text_start - start : text_start - start + text_size]
@@ -126,11 +133,8 @@ class Split:
         return f"{self.folder.path}/{self.shards[number].file}: sample {sample_id:09d}"
 
     def captions(self) -> Iterator[str]:
-        """All captions in order, from `samples.parquet`, in constant memory."""
-        name = f"{self.name}/samples.parquet"
-        with _opened(self.folder, name) as file:
-            for batch in pq.ParquetFile(file).iter_batches(columns=["caption"]):
-                yield from batch.column(0).to_pylist()
+        """All captions in order."""
+        return read_captions(self.folder, self.name)
 
 
 @dataclass(frozen=True)
@@ -146,45 +150,73 @@ class Dataset:
 def open_dataset(path: str) -> Dataset:
     """Read the manifest and the indexes of a folder of shards.
 
-    Raises FileNotFoundError if it is not one, ValueError if its parts do not fit together.
+    Raises InputError if it is not one, or if its parts do not fit together.
     """
     folder = Folder(path)
-    with _opened(folder, "manifest.json") as file:
-        manifest = json.load(file)
-    if manifest.get("format_version") != FORMAT_VERSION:
-        raise ValueError(
-            f"{path}/manifest.json: format_version {manifest.get('format_version')}, expected {FORMAT_VERSION}"
+    manifest, _ = read_manifest(folder)
+    splits = {name: _open_split(folder, name, manifest) for name in ("train", "val")}
+    return Dataset(manifest.name, manifest.digest, splits["train"], splits["val"])
+
+
+def read_manifest(folder: Folder) -> tuple[Manifest, str]:
+    """The manifest, and the sha256 of its bytes. Raises InputError."""
+    path = f"{folder.path}/manifest.json"
+    try:
+        with folder.open("manifest.json") as file:
+            content = file.read()
+        return Manifest.model_validate_json(content), hashlib.sha256(content).hexdigest()
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise InputError(f"{path}: no such file; is this a folder of shards (docs/shards.md)?") from error
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, item['loc'])) or 'file'}: {item['msg']}" for item in error.errors())
+        raise InputError(f"{path}: not a manifest of format_version 1 ({problems}); {REBUILD}") from error
+
+
+def read_index(folder: Folder, shard: ShardEntry, columns: Sequence[str]) -> pa.Table:
+    """These columns of a shard's index, one row per sample. Raises InputError if they are not there."""
+    with _parquet(folder, shard.index, columns) as file:
+        # Not pq.read_table: its scanner leaves a thread behind that aborts a process which ends soon after (pyarrow 26).
+        table = file.read(columns=list(columns))
+    if table.num_rows != shard.samples:
+        raise InputError(
+            f"{folder.path}/{shard.index}: {table.num_rows} rows, the manifest says {shard.samples}; {REBUILD}"
         )
-    splits = {name: _open_split(folder, name, manifest["splits"].get(name)) for name in ("train", "val")}
-    return Dataset(manifest["name"], manifest["digest"], splits["train"], splits["val"])
+    return table
 
 
-def _open_split(folder: Folder, name: str, entry: dict[str, Any] | None) -> Split:
-    shards = [_open_shard(folder, shard) for shard in entry["shards"]] if entry else []
-    split = Split(folder, name, shards)
-    if entry and len(split) != entry["samples"]:
-        raise ValueError(
-            f"{folder.path}/manifest.json: {name} has {entry['samples']} samples, its shards {len(split)}; {REBUILD}"
+def read_captions(folder: Folder, split: str) -> Iterator[str]:
+    """All captions of a split in order, from its `samples.parquet`, in constant memory. Raises InputError."""
+    with _parquet(folder, f"{split}/samples.parquet", ["caption"]) as file:
+        for batch in file.iter_batches(columns=["caption"]):
+            yield from batch.column(0).to_pylist()
+
+
+def _open_split(folder: Folder, name: str, manifest: Manifest) -> Split:
+    split = Split(folder, name, [_open_shard(folder, shard) for shard in manifest.shards(name)])
+    if len(split) != manifest.samples(name):
+        raise InputError(
+            f"{folder.path}/manifest.json: {name} has {manifest.samples(name)} samples, its shards {len(split)}; {REBUILD}"
         )
     return split
 
 
-def _open_shard(folder: Folder, entry: dict[str, Any]) -> Shard:
-    with _opened(folder, entry["index"]) as file:
-        # Not pq.read_table: its scanner leaves a thread behind that aborts a process which ends soon after (pyarrow 26).
-        table = pq.ParquetFile(file).read(columns=["image_offset", "image_size", "text_offset", "text_size"])
-    if table.num_rows != entry["samples"]:
-        raise ValueError(
-            f"{folder.path}/{entry['index']}: {table.num_rows} rows, the manifest says {entry['samples']}; {REBUILD}"
-        )
-    columns = {name: table.column(name).to_numpy() for name in table.column_names}
-    return Shard(file=entry["file"], **columns)
+def _open_shard(folder: Folder, shard: ShardEntry) -> Shard:
+    table = read_index(folder, shard, ["image_offset", "image_size", "text_offset", "text_size"])
+    return Shard(file=shard.file, **{name: table.column(name).to_numpy() for name in table.column_names})
 
 
-def _opened(folder: Folder, name: str) -> Any:
+@contextmanager
+def _parquet(folder: Folder, name: str, columns: Sequence[str]) -> Iterator[pq.ParquetFile]:
+    """A Parquet file that has these columns; InputError, also while it is read, if it is not one."""
+    path = f"{folder.path}/{name}"
     try:
-        return folder.open(name)
+        with folder.open(name) as opened:
+            file = pq.ParquetFile(opened)
+            missing = [column for column in columns if column not in file.schema_arrow.names]
+            if missing:
+                raise InputError(f"{path}: no column {', '.join(missing)} (docs/shards.md); {REBUILD}")
+            yield file
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise FileNotFoundError(
-            f"{folder.path}/{name} is missing; is this a folder of shards? (docs/shards.md)"
-        ) from error
+        raise InputError(f"{path}: no such file, but manifest.json names it; {REBUILD}") from error
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"{path}: not readable Parquet ({error}); {REBUILD}") from error

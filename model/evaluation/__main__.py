@@ -11,8 +11,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from model.evaluation.errors import InputError
-from model.evaluation.measure import finished, measure, prepare, read_config
+from model.config import EvaluateConfig
+from model.errors import InputError
+from model.evaluation.measure import finished, measure, prepare
 from model.evaluation.results import table, write_text
 
 EXIT_INPUT = 2
@@ -28,9 +29,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = parser.parse_args(arguments)
     try:
         if chosen.config is not None:
-            config = read_config(chosen.config)
+            config = EvaluateConfig.read(chosen.config)
             write_text(chosen.out / "config.json", config.model_dump_json(indent=2))
-        config = read_config(chosen.out / "config.json")
+        config = EvaluateConfig.read(chosen.out / "config.json")
         evaluation = prepare(chosen.out, chosen.run, chosen.shards, config)
         summary = finished(evaluation)
         if summary is not None:

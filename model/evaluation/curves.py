@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from typing import Any
 from markupsafe import Markup
 
 from model.evaluation.charts import Series, curve
-from model.evaluation.errors import InputError
+from model.metrics import read_metrics
 
 POINTS = 400
 """Points drawn of a line at most; a longer one is thinned evenly."""
@@ -26,17 +25,10 @@ class Metrics:
     validation: list[dict[str, Any]]
 
 
-def read_metrics(path: Path) -> Metrics:
-    """Empty where the run wrote none. Raises InputError if a line is not JSON."""
-    lines: dict[str, list[dict[str, Any]]] = {"train": [], "validation": []}
-    if path.is_file():
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-            try:
-                record = json.loads(line)
-                lines.get(record["kind"], []).append(record)
-            except (ValueError, KeyError, TypeError) as error:
-                raise InputError(f"{path} line {number}: not a line of metrics ({error}); remove it") from error
-    return Metrics(lines["train"], lines["validation"])
+def read_curves(path: Path) -> Metrics:
+    """Empty where the run wrote none. Raises InputError if a line is not one of metrics."""
+    lines = read_metrics(path) if path.is_file() else []
+    return Metrics(*([line for line in lines if line["kind"] == kind] for kind in ("train", "validation")))
 
 
 def draw(metrics: Metrics, batch: int) -> list[Markup]:

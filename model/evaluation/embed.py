@@ -22,7 +22,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from model.data import normalise
-from model.evaluation.errors import InputError
+from model.errors import InputError
 from model.evaluation.images import PREPROCESSING, ImageRef, UnreadableError, pixels
 from model.evaluation.results import Unreadable
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections.abc import Sequence
@@ -10,13 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from pydantic import ValidationError
 from torch import Tensor
 
-from model.checkpoint import METRICS, MODEL, Run, load_run, read_done
+from model.checkpoint import METRICS, load_run, read_done, require_final
 from model.config import EvaluateConfig
+from model.errors import InputError
 from model.evaluation.embed import Embedder, Say
-from model.evaluation.errors import InputError
 from model.evaluation.mentions import count_mentions
 from model.evaluation.report import write_report
 from model.evaluation.results import Inputs, RetrievalResult, Row, SetResult, Summary, write_text
@@ -24,6 +22,7 @@ from model.evaluation.retrieval import measure_retrieval, relevance
 from model.evaluation.sets import EvaluationSet, read_sets
 from model.evaluation.shards import Shards, first_pairs, read_shards, training_captions
 from model.evaluation.zero_shot import measure_set
+from model.files import sha256_file
 
 VERSION = 1
 """Raised when the code changes what it writes."""
@@ -43,17 +42,6 @@ class Evaluation:
     inputs: Inputs
 
 
-def read_config(path: Path) -> EvaluateConfig:
-    """The configuration; raises InputError."""
-    try:
-        return EvaluateConfig.model_validate_json(path.read_bytes())
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file; write the EvaluateConfig there as JSON") from error
-    except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, item['loc'])) or 'config'}: {item['msg']}" for item in error.errors())
-        raise InputError(f"{path}: {problems}") from error
-
-
 def prepare(out: Path, run: Path, shards_folder: str, config: EvaluateConfig) -> Evaluation:
     """Read all that the evaluation depends on. Raises InputError before any work is done if something is missing."""
     weights_sha256 = _weights_sha256(run)
@@ -65,7 +53,7 @@ def prepare(out: Path, run: Path, shards_folder: str, config: EvaluateConfig) ->
         # Not the paths: what lies there is told by its digest, and a folder that was moved is still the same.
         config=config.model_dump(mode="json", exclude={"run", "evaluation_sets"}),
         weights_sha256=weights_sha256,
-        metrics_sha256=_sha256(metrics) if metrics.is_file() else "",
+        metrics_sha256=sha256_file(metrics) if metrics.is_file() else "",
         shards_sha256=shards.sha256,
         sets={found.name: found.digest for found in sets},
     )
@@ -81,15 +69,15 @@ def finished(evaluation: Evaluation) -> Summary | None:
         if not (evaluation.out / "report.html").is_file():
             return None
         return Summary.model_validate_json((evaluation.out / "summary.json").read_text())
-    except FileNotFoundError:
-        return None
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return None  # absent, or damaged: it is measured anew and written over
 
 
 def measure(evaluation: Evaluation, say: Say) -> Summary:
     """Do the work and write everything; the marker last."""
     out, config = evaluation.out, evaluation.config
     (out / MARKER).unlink(missing_ok=True)
-    loaded = _load(evaluation.run)
+    loaded = load_run(evaluation.run)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = loaded.model.to(device).eval()
     embedder = Embedder(
@@ -162,16 +150,16 @@ def _measure_retrieval(evaluation: Evaluation, embedder: Embedder, say: Say) -> 
     config, shards = evaluation.config, evaluation.shards
     if config.retrieval_samples == 0:
         return RetrievalResult(status="skipped", reason="the configuration says retrieval_samples = 0")
-    if shards.samples("val") == 0:
+    if shards.manifest.samples("val") == 0:
         return RetrievalResult(
             status="skipped",
-            reason=f"the data set {shards.name!r} has no validation split; build it with shards.val_share above 0",
+            reason=f"the data set {shards.manifest.name!r} has no validation split; build it with shards.val_share above 0",
         )
     pairs = first_pairs(shards, "val", config.retrieval_samples)
     embedded = embedder.cached_images(
         evaluation.out / "features" / "retrieval.safetensors",
         "retrieval",
-        shards.digest,
+        shards.manifest.digest,
         [(pair.key, pair.image) for pair in pairs],
         say,
     )
@@ -195,23 +183,9 @@ def _token_identity(embedder: Embedder, texts: Sequence[str]) -> dict[str, bytes
     return {text: row.tobytes() for text, row in zip(distinct, tokens_NL, strict=True)}
 
 
-def _load(run: Path) -> Run:
-    try:
-        return load_run(run)
-    except (FileNotFoundError, ValueError) as error:
-        raise InputError(f"{run}: the run cannot be loaded: {error}") from error
-
-
 def _weights_sha256(run: Path) -> str:
-    done, weights = read_done(run), run / MODEL
-    if done is None or not weights.is_file():
-        raise InputError(f"{run}: not a finished run ({MODEL}, done.json); train it to its end or name another (--run)")
-    sha256 = _sha256(weights)
-    if sha256 != done.sha256:
-        raise InputError(f"{weights}: its sha256 is {sha256}, but done.json says {done.sha256}; copy the run again")
-    return sha256
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    done = read_done(run)
+    if done is None:
+        raise InputError(f"{run}: not a finished run (it has no done.json); train it to its end or name another (--run)")
+    require_final(run, done)
+    return done.model_sha256

@@ -12,12 +12,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from model.checkpoint import METRICS, read_config
+from model.data.manifest import FunnelEntry
 from model.evaluation import curves, story
 from model.evaluation.charts import Bar, Cell, bars, class_bars, heat_map
 from model.evaluation.images import ImageRef
@@ -110,7 +110,7 @@ def render(summary: Summary, run: Path, shards: Shards, sets: Sequence[Evaluatio
     )
     environment.filters |= {"percent": story.percent, "points": story.points, "level": story.level}
     run_config = read_config(run)
-    stages = _funnel(shards.manifest.get("funnel", []))
+    stages = _funnel(shards.manifest.funnel)
     samples = first_pairs(shards, "train", SAMPLES_SHOWN)
     views = [_set_view(result, found) for result, found in zip(summary.sets, sets, strict=True)]
     image_queries, text_queries = _retrieval(summary, shards)
@@ -119,11 +119,11 @@ def render(summary: Summary, run: Path, shards: Shards, sets: Sequence[Evaluatio
         summary=summary,
         best=best,
         headline=story.headline(best, summary.confidence) if best else "",
-        pairs=shards.samples("train"),
-        dataset=shards.name,
+        pairs=shards.manifest.samples("train"),
+        dataset=shards.manifest.name,
         stages=stages,
         samples=[(Picture(data_uri(pair.image), pair.captions[0]), pair.captions) for pair in samples],
-        curves=curves.draw(curves.read_metrics(run / METRICS), run_config.train.global_batch),
+        curves=curves.draw(curves.read_curves(run / METRICS), run_config.train.global_batch),
         set_chart=_set_chart(summary.sets),
         views=views,
         retrieval_sentence=story.retrieval_sentence(summary.retrieval),
@@ -134,23 +134,22 @@ def render(summary: Summary, run: Path, shards: Shards, sets: Sequence[Evaluatio
         configurations=[
             ("evaluation", _json(summary.inputs.config)),
             ("run", _json(run_config.model_dump(mode="json"))),
-            ("data set", _json(shards.manifest.get("config", {}))),
+            ("data set", _json(shards.manifest.config)),
         ],
         steps=story.next_steps(summary, dict(_largest_losses(stages))),
     )
 
 
-def _funnel(funnel: Iterable[Mapping[str, Any]]) -> list[Stage]:
-    rows = list(funnel)
-    largest = max([row["rows_in"] for row in rows], default=0) or 1
+def _funnel(rows: Sequence[FunnelEntry]) -> list[Stage]:
+    largest = max([row.rows_in for row in rows], default=0) or 1
     return [
         Stage(
-            name=row["stage"].replace("_", " "),
-            rows_in=row["rows_in"],
-            rows_kept=row["rows_kept"],
-            dropped=sorted(row.get("dropped", {}).items(), key=lambda item: (-item[1], item[0])),
-            share_in=row["rows_in"] / largest,
-            share_kept=row["rows_kept"] / largest,
+            name=row.stage.replace("_", " "),
+            rows_in=row.rows_in,
+            rows_kept=row.rows_kept,
+            dropped=sorted(row.dropped.items(), key=lambda item: (-item[1], item[0])),
+            share_in=row.rows_in / largest,
+            share_kept=row.rows_kept / largest,
         )
         for row in rows
     ]
@@ -278,7 +277,7 @@ def _picture(pair: Pair) -> Picture:
 
 def _provenance(summary: Summary, shards: Shards) -> list[tuple[str, str]]:
     tools = {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
-    tools |= {f"{name} (data set)": str(found) for name, found in shards.manifest.get("tools", {}).items()}
+    tools |= {f"{name} (data set)": found for name, found in shards.manifest.tools.items()}
     return [
         ("evaluation", summary.name),
         ("fingerprint", summary.inputs.fingerprint),
@@ -287,9 +286,9 @@ def _provenance(summary: Summary, shards: Shards) -> list[tuple[str, str]]:
         ("temperature", f"{summary.temperature:.5f}"),
         (
             "data set",
-            f"{shards.name}: {shards.samples('train'):,} training and {shards.samples('val'):,} validation samples",
+            f"{shards.manifest.name}: {shards.manifest.samples('train'):,} training and {shards.manifest.samples('val'):,} validation samples",
         ),
-        ("data set, digest", shards.digest),
+        ("data set, digest", shards.manifest.digest),
         *[(f"set {name}, digest", digest) for name, digest in summary.inputs.sets.items()],
         *sorted(tools.items()),
     ]

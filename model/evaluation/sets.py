@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from model.data.shards import Folder
-from model.evaluation.errors import InputError
+from model.errors import InputError
 from model.evaluation.images import ImageRef
+from model.files import sha256_file
 
 IMAGE_ENDINGS = ("jpg", "jpeg", "png", "webp")
 RESERVED_NAMES = ("retrieval",)
-CHUNK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def read_set(folder: Path) -> EvaluationSet:
     samples = [sample for tar in tars for sample in _read_tar(tar, len(class_names))]
     if not samples:
         raise InputError(f"{folder / 'test'}: no samples in its {len(tars)} tars; write the set anew")
-    images_digest = _digest([_sha256_file(tar) for tar in tars])
+    images_digest = _digest([sha256_file(tar) for tar in tars])
     return EvaluationSet(
         name=folder.resolve().name,
         class_names=tuple(class_names),
@@ -179,14 +179,6 @@ def _sample(
             f"{classes - 1}); mend the label or add the class name"
         )
     return LabelledImage(f"{tar.name}/{key}", int(text), ImageRef(folder, tar.name, image.offset_data, image.size))
-
-
-def _sha256_file(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def _digest(value: object) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
+import csv
+import io
 import json
 import logging
 from collections import Counter
@@ -12,7 +13,6 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, Any, Literal
 
-import fsspec
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
@@ -23,6 +23,8 @@ from upath import UPath
 from pipeline.errors import InputError
 from pipeline.settings import Settings
 from pipeline.sources.config import UrlListConfig
+from pipeline.sources.csv_quotes import QuoteWatch
+from pipeline.sources.files import expand, open_seekable, open_stream, readable, sha256_file
 from pipeline.sources.rows import DATA_URL_CHARS, RowsWriter
 from pipeline.stage import Counts, Stage
 
@@ -37,10 +39,14 @@ FORMATS_OF_ENDINGS: dict[str, Format] = {
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
 }
+DELIMITERS: dict[Format, str] = {"csv": ",", "tsv": "\t"}
 COMPRESSED_ENDINGS = frozenset((".gz", ".bz2", ".xz", ".zst"))  # of text files; Parquet is compressed within
+FIELD = "source.url_list.paths"
+DAMAGE = "it may be cut short, damaged, or of another format than its name tells; mend it, set source.url_list.format"
 TEXT_KEY = "list"
 BATCH_ROWS = 8_192
-CHUNK_BYTES = 1 << 20
+HEAD_BYTES = 1 << 17  # of text: a header line is at most as long
+UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")  # UTF-32 starts with one of them or with NULs
 BLOCK_BYTES = 16 << 20  # of CSV and TSV: a row is at most as long
 MAX_LINE_BYTES = 16 << 20  # of JSON lines
 
@@ -67,11 +73,11 @@ def plan(config: UrlListConfig) -> list[UrlListPart]:
 
     A text file tells its rows only by being read from the start; to spread a large one over tasks, split it or make it
     Parquet. Every file is read once for its checksum. Raises InputError if a list is absent, empty, unreadable, of
-    unknown format, or (Parquet) without the columns.
+    unknown format or encoding, or does not have each column once (of JSON lines, the reader tells).
     """
     if not config.paths:
         raise InputError("source.url_list.paths is empty; name at least one file of pairs")
-    paths = list(dict.fromkeys(path for pattern in config.paths for path in _expand(pattern)))
+    paths = list(dict.fromkeys(path for pattern in config.paths for path in expand(pattern, FIELD)))
     names = Counter(map(_name, paths))
     parts: list[UrlListPart] = []
     for path in paths:
@@ -99,23 +105,11 @@ def read_url_list(sources: Sequence[UPath], out: Path, part: UrlListPart) -> Cou
     return Counts(rows_in=writer.rows + tally.total(), rows_kept=writer.rows, dropped=dict(sorted(tally.items())))
 
 
-URL_LIST = Stage("url_list", read_url_list, version=2)
+URL_LIST = Stage("url_list", read_url_list, version=3)
 
 
 def _told(counts: Counter[str]) -> str:
     return ", ".join(f"{count} {reason}" for reason, count in sorted(counts.items())) or "none"
-
-
-def _expand(pattern: str) -> list[str]:
-    """The files that a path with `*` matches, sorted; the path itself without one."""
-    if "*" not in pattern:
-        return [pattern]
-    with _readable(pattern):
-        filesystem, inner = fsspec.core.url_to_fs(pattern)
-        found = sorted(filesystem.unstrip_protocol(path) for path in filesystem.glob(inner))
-    if not found:
-        raise InputError(f"{pattern}: matches no file; check source.url_list.paths")
-    return [path.removeprefix("file://") for path in found]
 
 
 def _name(path: str) -> str:
@@ -127,7 +121,7 @@ def _plan_file(path: str, source: str, config: UrlListConfig) -> list[UrlListPar
     part = UrlListPart(
         path=path,
         source=source,
-        sha256=_sha256(path),
+        sha256=sha256_file(path, FIELD),
         format=file_format,
         url_column=config.url_column,
         caption_column=config.caption_column,
@@ -137,6 +131,7 @@ def _plan_file(path: str, source: str, config: UrlListConfig) -> list[UrlListPar
         row_count=None,
     )
     if file_format != "parquet":
+        _check_text_file(part)
         return [part]
     with _open_parquet(path) as file:
         _check_columns(part, file.schema_arrow.names)
@@ -159,29 +154,27 @@ def _format(path: str) -> Format:
     return found
 
 
-def _sha256(path: str) -> str:
-    digest = hashlib.sha256()
-    with _readable(path), fsspec.open(path, "rb") as file:
-        while chunk := file.read(CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
+def _check_text_file(part: UrlListPart) -> None:
+    """Raise InputError if the start of a text file is not UTF-8, or a column is not in its header line."""
+    with readable(part.path, FIELD, DAMAGE), open_stream(part.path, FIELD) as file:
+        head = file.read(HEAD_BYTES)
+    if head.startswith(UTF16_MARKS) or b"\0" in head[:4]:
+        raise InputError(f"{part.path}: is UTF-16 or no text at all; save it as UTF-8, or check {FIELD}")
+    if part.format == "jsonl":
+        return
+    if not head.strip():
+        raise InputError(f"{part.path}: is empty; remove it from {FIELD}")
+    _check_columns(part, part.column_names or _header(part, head))
 
 
-@contextmanager
-def _readable(path: str) -> Iterator[None]:
-    """Say what a person can do where a file cannot be opened or read."""
-    try:
-        yield
-    except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
-        reason = "no such file" if isinstance(error, FileNotFoundError) else str(error)
-        raise InputError(f"{path}: {reason}; check source.url_list.paths") from error
-    except ImportError as error:
-        raise InputError(f"{path}: {error}; for s3:// install webimagetext[s3]") from error
-    except (pa.ArrowInvalid, EOFError) as error:
-        hint = (
-            "it may be cut short, hold a quote that is never closed, or be of another format (source.url_list.format)"
-        )
-        raise InputError(f"{path}: cannot be read: {error}; {hint}") from error
+def _header(part: UrlListPart, head: bytes) -> list[str]:
+    """The cells of the first line that is not empty."""
+    text = io.StringIO(head.decode("utf-8-sig", "surrogateescape"), newline="")
+    quoting = csv.QUOTE_MINIMAL if part.format == "csv" else csv.QUOTE_NONE
+    names: list[str] = next(filter(None, csv.reader(text, delimiter=DELIMITERS[part.format], quoting=quoting)), [])
+    with readable(part.path, FIELD):
+        "".join(names).encode("utf-8", "surrogateescape").decode()  # UnicodeDecodeError where a byte is no UTF-8
+    return names
 
 
 def _check_columns(part: UrlListPart, present: Sequence[str]) -> None:
@@ -194,6 +187,11 @@ def _check_columns(part: UrlListPart, present: Sequence[str]) -> None:
         if column and column not in present:
             names = ", ".join(map(repr, present))
             raise InputError(f"{part.path}: has no column {column!r}, it has {names}; set source.url_list.{field}")
+        if column and present.count(column) > 1:
+            raise InputError(
+                f"{part.path}: has {present.count(column)} columns {column!r}; rename all but the one that is meant, "
+                f"or set source.url_list.{field} to another"
+            )
 
 
 def _wanted(part: UrlListPart) -> list[str]:
@@ -202,7 +200,7 @@ def _wanted(part: UrlListPart) -> list[str]:
 
 @contextmanager
 def _open_parquet(path: str) -> Iterator[pq.ParquetFile]:
-    with _readable(path), fsspec.open(path, "rb") as file, pq.ParquetFile(file) as parquet:
+    with readable(path, FIELD, DAMAGE), open_seekable(path, FIELD) as file, pq.ParquetFile(file) as parquet:
         yield parquet
 
 
@@ -240,11 +238,9 @@ def _csv_batches(part: UrlListPart, tally: Counter[str]) -> Iterator[pa.RecordBa
         tally["ragged_row"] += 1
         return "skip"
 
-    if part.column_names:
-        _check_columns(part, part.column_names)
     read = pa_csv.ReadOptions(use_threads=False, block_size=BLOCK_BYTES, column_names=list(part.column_names) or None)
     parse = pa_csv.ParseOptions(
-        delimiter="," if is_csv else "\t",
+        delimiter=DELIMITERS[part.format],
         quote_char='"' if is_csv else False,
         newlines_in_values=is_csv,
         invalid_row_handler=count,
@@ -256,24 +252,14 @@ def _csv_batches(part: UrlListPart, tally: Counter[str]) -> Iterator[pa.RecordBa
         null_values=[""],
         strings_can_be_null=True,
     )
-    with _readable(part.path), fsspec.open(part.path, "rb", compression="infer") as file:
-        try:
-            yield from pa_csv.open_csv(file, read, parse, convert)
-        except KeyError:  # pyarrow does not say which columns there are
-            _check_columns(part, _header(part, parse))
-            raise
-
-
-def _header(part: UrlListPart, parse: pa_csv.ParseOptions) -> list[str]:
-    read = pa_csv.ReadOptions(use_threads=False, block_size=BLOCK_BYTES)
-    with fsspec.open(part.path, "rb", compression="infer") as file:
-        names: list[str] = pa_csv.open_csv(file, read, parse).schema.names
-    return names
+    with readable(part.path, FIELD, DAMAGE), open_stream(part.path, FIELD) as file:
+        watched = QuoteWatch(file, part.path, BLOCK_BYTES) if is_csv else file
+        yield from pa_csv.open_csv(watched, read, parse, convert)
 
 
 def _json_batches(part: UrlListPart, tally: Counter[str]) -> Iterator[pa.RecordBatch]:
     """The objects of a JSON lines file, as columns; a line that is none is counted as bad_json."""
-    with _readable(part.path), fsspec.open(part.path, "rb", compression="infer") as file:
+    with readable(part.path, FIELD, DAMAGE), open_stream(part.path, FIELD) as file:
         objects = _objects(file, tally)
         is_first = True
         while rows := list(islice(objects, BATCH_ROWS)):

@@ -2,4 +2,4 @@
 
 
 class InputError(ValueError):
-    """What was given cannot be measured. The message names the file, key or line, and the remedy."""
+    """What was given cannot be used. The message names the file, row or field, and the remedy."""
