@@ -172,7 +172,8 @@ def _balanced_selection(sources: Sequence[UPath], out: Path, config: BalancedSel
         max_pairs=config.max_pairs,
     )
     kept = row["kept"]
-    return Counts(rows_in=kept, rows_kept=rows, dropped={"not_drawn": kept - rows} if rows < kept else {})
+    drawn = min(kept, config.max_pairs or kept)
+    return Counts(rows_in=kept, rows_kept=rows, dropped={"not_drawn": kept - drawn} if drawn < kept else {})
 
 
 BALANCED_SELECTION = Stage("balanced_selection", _balanced_selection, sql=("selected_balanced", "balance_summary"))

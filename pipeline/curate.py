@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 
+import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict
 from upath import UPath
 
@@ -59,7 +60,9 @@ def _pair_verdicts(sources: Sequence[UPath], out: Path, config: FrequencyConfig)
     with tempfile.TemporaryDirectory(dir=out, prefix="exceptions-") as folder:
         verdicts = _exceptions(ruled, Path(folder), config)
         query_to_parquet("pair_verdicts", out / VERDICTS_FILE, config.query, ruled=ruled, **verdicts)
-    return counts_of(out / VERDICTS_FILE)
+    judged = counts_of(out / VERDICTS_FILE)
+    # Told from the sources, not from what was written: Counts refuses numbers that do not add up.
+    return Counts(rows_in=sum(map(rows_of, ruled)), rows_kept=judged.rows_kept, dropped=judged.dropped)
 
 
 def _exceptions(ruled: Sequence[UPath], folder: Path, config: FrequencyConfig) -> dict[str, Path]:
@@ -89,7 +92,8 @@ def _selected(sources: Sequence[UPath], out: Path, config: VerdictsConfig) -> Co
         seed=config.curate.seed,
         max_pairs=config.curate.max_pairs,
     )
-    return Counts(rows_in=kept, rows_kept=rows, dropped={"not_drawn": kept - rows} if rows < kept else {})
+    drawn = min(kept, config.curate.max_pairs or kept)
+    return Counts(rows_in=kept, rows_kept=rows, dropped={"not_drawn": kept - drawn} if drawn < kept else {})
 
 
 class PartConfig(BaseModel):
@@ -111,7 +115,8 @@ def _selected_part(sources: Sequence[UPath], out: Path, config: PartConfig) -> C
         first_row=config.number * config.rows_per_part,
         rows=config.rows_per_part,
     )
-    return Counts(rows_in=rows, rows_kept=rows)
+    left = rows_of(selected / SELECTED_FILE) - config.number * config.rows_per_part
+    return Counts(rows_in=min(left, config.rows_per_part), rows_kept=rows)
 
 
 PAIR_VERDICTS = Stage(
@@ -129,6 +134,12 @@ PAIR_VERDICTS = Stage(
 )
 SELECTED = Stage("selected", _selected, sql=("selected_pairs",))
 SELECTED_PART = Stage("selected_part", _selected_part, sql=("part_of_pairs",))
+
+
+def rows_of(file: UPath) -> int:
+    """Rows of a Parquet file, by its footer."""
+    with file.open("rb") as opened:
+        return int(pq.ParquetFile(opened).metadata.num_rows)
 
 
 def counts_of(verdicts: Path | UPath) -> Counts:

@@ -14,7 +14,7 @@ from pydantic import model_validator
 from upath import UPath
 
 from pipeline.config import IMAGE_RULES, ImageConfig, PresetName, refuse_unread
-from pipeline.curate import SELECTED_FILE, counts_of
+from pipeline.curate import SELECTED_FILE, counts_of, rows_of
 from pipeline.download import RESULTS_FILE
 from pipeline.errors import InputError
 from pipeline.query import QueryConfig, query_to_parquet
@@ -123,15 +123,10 @@ def _image_verdicts(sources: Sequence[UPath], out: Path, config: ImageVerdictsCo
     dropped.unlink()
     judged = counts_of(verdicts)
     return Counts(
-        rows_in=sum(_rows_of(part / SELECTED_FILE) for part in selected),
+        rows_in=sum(rows_of(part / SELECTED_FILE) for part in selected),
         rows_kept=judged.rows_kept,
         dropped=judged.dropped,
     )
-
-
-def _rows_of(file: UPath) -> int:
-    with file.open("rb") as opened:
-        return int(pq.ParquetFile(opened).metadata.num_rows)
 
 
 EVALUATION_HASHES = Stage("evaluation_hashes", _evaluation_hashes)
