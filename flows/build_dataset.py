@@ -25,6 +25,7 @@ from flows.tiny_web import serving
 from flows.workspace import DatasetFolders, Workspace, only_writer
 from pipeline.config import BuildDatasetConfig
 from pipeline.errors import InputError
+from pipeline.images import require_evaluation_sets
 from pipeline.settings import Settings
 from pipeline.sources.config import SourceConfig
 from pipeline.stage import Stage, StageResult, prune_parts, read_record
@@ -62,6 +63,7 @@ def build_dataset(
     data = space.dataset(config.name)
     funnel = Funnel()
     with only_writer(data.root), sources_served(config, space) as config:
+        require_evaluation_sets([str(space.evaluation_set(name)) for name in config.images.evaluation_sets])
         rows = find_rows(config, space, data)
         funnel.add("sources", rows)
         pairs = describe_pairs(config, rows, data)

@@ -18,7 +18,7 @@ import urllib.request
 import zlib
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -315,8 +315,40 @@ def test_an_outage_fails_the_part_and_says_why() -> None:
     with pytest.raises(DownloadError, match=r"part-00003: .*19 of 20 images failed \(dns 15, http_404 4\).*resolver"):
         refuse("selected/part-00003", counts, config(max_failed_share=0.9))
     refuse("selected/part-00003", counts, config(max_failed_share=0.95))
-    few = Counts(rows_in=19, rows_kept=0, dropped={"dns": 19})
-    refuse("selected/part-00003", few, config(max_failed_share=0.9))
+
+
+@pytest.mark.parametrize(
+    ("dropped", "kept", "remedy"),
+    [
+        ({"dns": 9, "private_address": 9}, 0, "resolver.*gone for good, set download.max_failed_share to 1"),
+        ({"dns": 7, "private_address": 11}, 0, "host names do not resolve"),
+        ({"dns": 19}, 0, "host names do not resolve"),
+        ({"connection": 2, "timeout": 3}, 0, "check the network; lower"),
+        ({"http_503": 5}, 0, "hosts do not answer as they should"),
+        ({"http_429": 17, "http_404": 1}, 0, "ask to slow down"),
+        ({"dns": 4}, 0, None),  # too few to tell
+        ({"dns": 9}, 1, None),  # 0.9 is not more than 0.9
+        ({"http_404": 19}, 0, None),  # an answer that will not change
+        ({"private_address": 19}, 0, None),  # a setting that changes it makes the part another one
+        ({"http_404": 9, "timeout": 9}, 0, None),  # the network works
+    ],
+)
+def test_a_small_part_that_nobody_answered_fails_too(dropped: dict[str, int], kept: int, remedy: str | None) -> None:
+    counts = Counts(rows_in=kept + sum(dropped.values()), rows_kept=kept, dropped=dropped)
+    expected = nullcontext() if remedy is None else pytest.raises(DownloadError, match=rf"an outage: .*{remedy}")
+    with expected:
+        download_module._refuse_outage("selected/part-00000", counts, config(max_failed_share=0.9))
+    download_module._refuse_outage("selected/part-00000", counts, config(max_failed_share=1))
+
+
+def test_a_part_without_a_network_is_not_finished(tmp_path: Path) -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        port = closed.getsockname()[1]
+    part = write_part(tmp_path / "part-00000", [f"http://127.0.0.1:{port}/{name}.jpg" for name in range(6)])
+    with pytest.raises(DownloadError, match=r"6 of 6 images failed \(connection 6\)"):
+        run_stage(part, tmp_path / "out", config())
+    assert not (tmp_path / "out").exists()
 
 
 def test_an_empty_part_is_finished_without_a_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

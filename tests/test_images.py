@@ -26,6 +26,7 @@ from pipeline.images import (
     ImageVerdictsConfig,
     evaluation_tars,
     image_sources,
+    require_evaluation_sets,
 )
 from pipeline.query import QueryConfig, query_to_parquet
 from pipeline.settings import Settings
@@ -194,8 +195,11 @@ def test_another_evaluation_image_changes_the_fingerprint(tmp_path: Path) -> Non
 
 def test_a_folder_without_tars_and_a_broken_tar_are_told(tmp_path: Path) -> None:
     (tmp_path / "empty" / "test").mkdir(parents=True)
-    with pytest.raises(InputError, match=r"empty holds no test/\*\.tar"):
-        evaluation_tars([str(tmp_path / "empty")])
+    sets = [str(tmp_path / "empty"), write_evaluation_set(tmp_path / "full", {"0.jpg": b"x"}), str(tmp_path / "none")]
+    for ask in (evaluation_tars, require_evaluation_sets):
+        with pytest.raises(InputError, match=r"^images\.evaluation_sets: no test/\*\.tar in \S+empty, \S+none; name"):
+            ask(sets)
+    require_evaluation_sets(sets[1:2])
     (tmp_path / "empty" / "test" / "0.tar").write_bytes(b"no tar" * 200)
     with pytest.raises(InputError, match=r"0\.tar: not a whole tar"):
         EVALUATION_HASHES.run(evaluation_tars([str(tmp_path / "empty")]), UPath(tmp_path / "hashes"), Settings())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import itertools
@@ -26,7 +27,7 @@ from pipeline.errors import InputError
 from pipeline.images import EVALUATION_HASHES, IMAGE_VERDICTS, ImageVerdictsConfig, image_sources
 from pipeline.query import QueryConfig, query_to_parquet
 from pipeline.settings import Settings
-from pipeline.shards import SHARDS, ShardsConfig, _without_folders
+from pipeline.shards import SHARDS, ShardsConfig, _whole, _without_folders
 from pipeline.stage import FunnelStage, StageResult
 
 FUNNEL = (FunnelStage(stage="found", rows_in=60, rows_kept=52, dropped={"no_caption": 8}),)
@@ -87,6 +88,13 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> list[UPath]:
 @pytest.fixture(scope="module")
 def packed(sources: list[UPath], tmp_path_factory: pytest.TempPathFactory) -> StageResult:
     return SHARDS.run(sources, UPath(tmp_path_factory.mktemp("data") / "shards"), config_of())
+
+
+def copied(source: UPath, target: UPath) -> UPath:
+    target.mkdir(parents=True, exist_ok=True)
+    for file in Path(source.path).iterdir():
+        (target / file.name).write_bytes(file.read_bytes())
+    return target
 
 
 def manifest_of(folder: UPath) -> dict[str, Any]:
@@ -240,9 +248,38 @@ def test_grey_images_get_three_channels(tmp_path: Path) -> None:
     [(Pair("a", image=b"x" * 900), "SOI|JPEG"), (Pair("a", image=picture(1), size_px=(9, 9)), "17x16")],
 )
 def test_an_image_that_is_not_what_was_listed_stops_the_packing(tmp_path: Path, broken: Pair, found: str) -> None:
-    with pytest.raises(InputError, match=rf"part 0 of the downloads, 00000\.tar at byte 512: .*({found})"):
+    with pytest.raises(
+        InputError, match=rf"part-00000/00000\.tar at byte 512: .*({found}).*; delete \S+/part-00000 and"
+    ):
         SHARDS.run(judged(tmp_path, [broken]), UPath(tmp_path / "shards"), config_of(val_share=0.0))
     assert not (tmp_path / "shards").exists()
+
+
+@pytest.mark.parametrize("store", ["", "memory://test-broken-shards"])
+@pytest.mark.parametrize(
+    ("left_bytes", "problem"), [(None, "is gone"), (0, "ends within the image at byte 512"), (700, "ends within")]
+)
+def test_a_tar_that_is_gone_or_cut_short_says_which_part_to_delete(
+    tmp_path: Path, store: str, left_bytes: int | None, problem: str
+) -> None:
+    sources = judged(tmp_path, [Pair("a", image=picture(1), size_px=(17, 16))])
+    if store:
+        sources = [copied(source, UPath(store) / source.name) for source in sources]
+    tar = sources[1] / "00000.tar"
+    data = tar.read_bytes()
+    tar.unlink()
+    if left_bytes is not None:
+        tar.write_bytes(data[:left_bytes])
+    with pytest.raises(InputError, match=rf"part-00000/00000\.tar {problem}.*; delete \S+/part-00000 and run again"):
+        SHARDS.run(sources, UPath(tmp_path / "shards"), config_of(val_share=0.0))
+
+
+def test_an_object_store_that_has_no_such_range_is_a_tar_cut_short() -> None:
+    row = {"folder": UPath("s3://b/part-00000"), "tar": "00000.tar", "image_offset": 512, "stored_bytes": 9}
+    with pytest.raises(InputError, match=r"^s3://b/part-00000/00000\.tar ends within .*; delete s3://b/part-00000 and"):
+        _whole(row, OSError(errno.EINVAL, "The requested range is not satisfiable"))
+    with pytest.raises(PermissionError):
+        _whole(row, PermissionError("no"))
 
 
 def test_no_image_left_is_an_error_with_the_funnel(tmp_path: Path) -> None:
@@ -288,11 +325,7 @@ def test_shards_are_filled_evenly(tmp_path: Path, samples: int, most: int) -> No
 
 def test_downloads_in_an_object_store(packed: StageResult, sources: list[UPath]) -> None:
     store = UPath("memory://test-shards")
-    remote = [store / source.parent.name / source.name for source in sources]
-    for source, target in zip(sources, remote, strict=True):
-        target.mkdir(parents=True)
-        for file in Path(source.path).iterdir():
-            (target / file.name).write_bytes(file.read_bytes())
+    remote = [copied(source, store / source.parent.name / source.name) for source in sources]
     out = store / "shards"
     SHARDS.run(remote, out, config_of())
     local = files_of(packed.out)

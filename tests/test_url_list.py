@@ -2,7 +2,10 @@ from __future__ import annotations
 
 import functools
 import gzip
+import hashlib
 import json
+import re
+import socket
 import threading
 from collections.abc import Iterator
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -171,12 +174,29 @@ def test_data_urls_are_cut(tmp_path: Path) -> None:
         ("a.csv", "1,2\n", {"column_names": ("a", "caption")}, r"no column 'url', it has 'a', 'caption'"),
         ("a.jsonl", '{"url": 1}\n', {}, r"a\.jsonl: has no column 'caption', it has 'url'"),
         ("a.jsonl", '{"url": "1", "caption": ""}\n', {"page_url_column": "p"}, r"no column 'p'.*page_url_column"),
-        ("a.csv", "", {}, r"a\.csv: cannot be read: Empty CSV file"),
+        ("a.csv", "", {}, r"a\.csv: is empty; remove it from source\.url_list\.paths"),
         ("a.csv", "url,caption\n", {}, r"a\.csv: holds no row"),
         ("a.csv", "url,caption\n1\n", {}, r"holds no row that can be read \(1 ragged_row\)"),
         ("a.jsonl", "", {}, r"holds no row"),
         ("a.parquet", "no parquet", {}, r"a\.parquet: cannot be read: .*source\.url_list\.format"),
         ("a.csv.gz", gzip.compress(b"url,caption\n" + b"a,b\n" * 9)[:-9], {}, r"a\.csv\.gz: cannot be read"),
+        ("a.csv.gz", "url,caption\na,b\n", {}, r"a\.csv\.gz: cannot be read: Not a gzipped file .*list\.format"),
+        ("a.jsonl.xz", '{"url": 1}', {}, r"a\.jsonl\.xz: cannot be read: Input format not supported"),
+        ("a.tsv.bz2", "url\tcaption\n", {}, r"a\.tsv\.bz2: cannot be read: Invalid data stream"),
+        ("a.csv.zst", "url,caption\na,b\n", {}, r"a\.csv\.zst: cannot be read: Unable to decompress Zstandard"),
+        ("a.csv", "url,l\xe9gende\na,b\n".encode("latin-1"), {}, r"a\.csv: is no UTF-8 text: .*0xe9.*save it as UTF-8"),
+        ("a.csv", "url,caption\na,b\n".encode("utf-16"), {}, r"a\.csv: is UTF-16 .*save it as UTF-8"),
+        ("a.tsv", "url\tcaption\na\tb\n".encode("utf-16-be"), {}, r"a\.tsv: is UTF-16 .*save it as UTF-8"),
+        ("a.jsonl", '{"url": 1}'.encode("utf-32"), {}, r"a\.jsonl: is UTF-16 .*save it as UTF-8"),
+        ("a.csv", "url,caption,caption\na,b,c\n", {}, r"a\.csv: has 2 columns 'caption'; rename .*caption_column"),
+        ("a.csv", "1,2,3\n", {"column_names": ("url", "url", "caption")}, r"has 2 columns 'url'.*list\.url_column"),
+        (
+            "a.csv",
+            'url,caption\nu1,"one red car\nu2,two red cars\nu3,three red cars\n',
+            {},
+            r"a\.csv: line 2: the quote before 'one red car' is not closed",
+        ),
+        ("a.csv", 'url,caption\nu1,"one\nu2,"two"\nu3,b\n', {}, r"a\.csv: line 2: the quote before 'one' is not"),
         ("a.txt", "url,caption\n1,2\n", {}, r"a\.txt: its ending tells no format.*set source\.url_list\.format"),
     ],
 )
@@ -201,10 +221,50 @@ def test_what_cannot_be_planned_is_said(tmp_path: Path) -> None:
     )
     with pytest.raises(InputError, match=r"e\.parquet: holds no rows"):
         plan(UrlListConfig(paths=(empty,)))
+    twice = pa.Table.from_arrays([pa.array(["a"])] * 3, names=["url", "caption", "caption"])
+    pq.write_table(twice, tmp_path / "d.parquet")
+    with pytest.raises(InputError, match=r"d\.parquet: has 2 columns 'caption'"):
+        plan(UrlListConfig(paths=(str(tmp_path / "d.parquet"),)))
     lists = write_parquet(tmp_path / "l.parquet", {"url": ["a"], "caption": [["x", "y"]]})
     (part,) = plan(UrlListConfig(paths=(lists,)))
     with pytest.raises(InputError, match=r"column 'caption' holds list<.*not text"):
         run(part, tmp_path)
+
+
+def test_a_file_that_is_damaged_in_its_middle_is_named(tmp_path: Path) -> None:
+    urls = [f"http://h/{hashlib.sha256(str(n).encode()).hexdigest()}" for n in range(3_000)]
+    files = [
+        Path(write_parquet(tmp_path / "a.parquet", {"url": urls, "caption": urls}, row_group_size=3_000)),
+        Path(write(tmp_path / "a.csv.gz", gzip.compress("".join(f"{url},c\n" for url in ["url", *urls]).encode()))),
+        Path(write(tmp_path / "b.jsonl.gz", gzip.compress("\n".join(map(json.dumps, urls)).encode()))),
+    ]
+    for file in files:
+        data = bytearray(file.read_bytes())
+        data[len(data) // 4 : len(data) // 2] = b"\xff" * (len(data) // 2 - len(data) // 4)
+        file.write_bytes(data)
+        with pytest.raises(InputError, match=rf"{file.name}: cannot be read: .*; it may be cut short, damaged"):
+            pairs(str(file), tmp_path, caption_column="caption" if file.suffix == ".parquet" else "c")
+
+
+def test_a_store_that_cannot_be_asked_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
+        monkeypatch.setenv(name, str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        refused = f"http://127.0.0.1:{closed.getsockname()[1]}/a.csv"
+    for path, message in [
+        ("zzz://h/a.csv", "Protocol not known: zzz; check source.url_list.paths"),
+        ("zzz://h/*.csv", "Protocol not known: zzz; check source.url_list.paths"),
+        (refused, "cannot be fetched: Cannot connect to host .*; check the network"),
+        ("s3://bucket/a.csv", "cannot be fetched: Unable to locate credentials; check the network, the credentials"),
+        ("s3://bucket/*.csv", "cannot be fetched: Unable to locate credentials; check the network, the credentials"),
+        (str(tmp_path), ".*Is a directory.*; name a file"),
+    ]:
+        with pytest.raises(InputError, match=f"^{re.escape(path)}: {message}"):
+            plan(UrlListConfig(paths=(path,), format="csv"))
 
 
 def test_a_star_matches_files_in_order(tmp_path: Path) -> None:

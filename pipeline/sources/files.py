@@ -92,14 +92,15 @@ def readable(path: str, field: str, remedy: str = REMEDY) -> Iterator[None]:
         raise InputError(f"{path}: {error}; name a file that may be read, check {field}") from error
     except ImportError as error:
         raise InputError(f"{path}: {error}; for s3:// install webimagetext[s3]") from error
-    except (ConnectionError, TimeoutError, *_loaded(_NETWORK_ERRORS)) as error:
+    except (ConnectionError, TimeoutError) + _loaded(_NETWORK_ERRORS) as error:
         raise _unfetched(path, field, error) from error
     except UnicodeError as error:
         raise InputError(f"{path}: is no UTF-8 text: {error}; save it as UTF-8, check {field}") from error
-    except (OSError, EOFError, zlib.error, lzma.LZMAError, pa.ArrowException, *_loaded(_ZSTD_ERRORS)) as error:
+    except _DAMAGE_ERRORS + _loaded(_ZSTD_ERRORS) as error:
         raise InputError(f"{path}: cannot be read: {error}; {remedy}, or check {field}") from error
 
 
+_DAMAGE_ERRORS: tuple[type[Exception], ...] = (OSError, EOFError, zlib.error, lzma.LZMAError, pa.ArrowException)
 # Modules and errors that are no OSError, of libraries that fsspec loads when it needs them.
 _NETWORK_ERRORS = {"aiohttp": "ClientError", "botocore.exceptions": "BotoCoreError"}
 _ZSTD_ERRORS = dict.fromkeys(("compression.zstd", "backports.zstd", "zstandard"), "ZstdError")

@@ -170,8 +170,11 @@ def _check_text_file(part: UrlListPart) -> None:
 def _header(part: UrlListPart, head: bytes) -> list[str]:
     """The cells of the first line that is not empty."""
     text = io.StringIO(head.decode("utf-8-sig", "surrogateescape"), newline="")
-    quoting = csv.QUOTE_MINIMAL if part.format == "csv" else csv.QUOTE_NONE
-    names: list[str] = next(filter(None, csv.reader(text, delimiter=DELIMITERS[part.format], quoting=quoting)), [])
+    if part.format == "csv":
+        lines = csv.reader(text)
+    else:
+        lines = csv.reader(text, delimiter=DELIMITERS["tsv"], quoting=csv.QUOTE_NONE)
+    names: list[str] = next(filter(None, lines), [])
     with readable(part.path, FIELD):
         "".join(names).encode("utf-8", "surrogateescape").decode()  # UnicodeDecodeError where a byte is no UTF-8
     return names
