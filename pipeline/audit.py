@@ -41,8 +41,8 @@ class AuditConfig(Settings):
     samples_per_reason: int = Field(10, ge=0, le=1_000, description="Captions shown of each reason, and of those kept")
     sample_chars: int = Field(300, ge=1, description="A longer caption is cut, in characters")
     withheld_reasons: tuple[str, ...] = Field(
-        ("tombstone", "blocked_url", "blocked_host", "blocked_word", "low_score"),
-        description="Reasons whose captions are counted but never shown: what lists block must not come back in a card",
+        ("opted_out", "tombstone", "blocked_url", "blocked_host", "blocked_word", "low_score"),
+        description="Reasons whose captions are counted but never shown: what opted out or is blocked must not come back in a card",
     )
     query: QueryConfig = QueryConfig()
 
