@@ -17,6 +17,7 @@ from prefect.artifacts import (
     update_progress_artifact,
 )
 
+from pipeline.errors import InputError
 from pipeline.stage import Counts
 
 # A progress artifact costs about ten milliseconds; a person reads no faster than this.
@@ -80,12 +81,34 @@ def publish_curves(name: str, metrics: Path) -> None:
 
 
 def read_metrics(metrics: Path) -> list[dict[str, Any]]:
-    """The lines of a metrics.jsonl; a last line cut off by a kill is left out."""
-    lines = []
-    for line in metrics.read_text(encoding="utf-8").splitlines(keepends=True):
-        if line.endswith("\n"):
-            lines.append(json.loads(line))
+    """The lines of a metrics.jsonl; a last line cut off by a kill is left out. Raises InputError naming file and line."""
+    try:
+        *whole, _cut_off = metrics.read_bytes().split(b"\n")
+    except FileNotFoundError as error:
+        raise InputError(
+            f"{metrics}: no such file, so the run has no curves; copy it back, or make an empty one to do without"
+        ) from error
+    lines: list[dict[str, Any]] = []
+    for number, line in enumerate(whole, 1):
+        try:
+            lines.append(_metrics_line(line))
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(
+                f"{metrics} line {number}: not a line of metrics ({error}); remove that line, the run does not need it"
+            ) from error
     return lines
+
+
+def _metrics_line(line: bytes) -> dict[str, Any]:
+    """One record; what is drawn and shown of it are numbers."""
+    record: dict[str, Any] = json.loads(line.decode("utf-8"))
+    kind = record["kind"]
+    values = [value for name, value in record.items() if name != "kind"]
+    if kind in ("train", "validation"):
+        values += [record["step"], record["loss"]]
+    if not all(isinstance(value, (int, float)) for value in values):
+        raise TypeError("a value is not a number")
+    return record
 
 
 def _thin(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -11,7 +11,6 @@ from typing import Any
 
 from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
-from pydantic import ValidationError
 
 from flows.artifacts import Progress, key_of, publish_curves
 from flows.launcher import Launcher, LocalTorchrun, ProcessError
@@ -34,10 +33,12 @@ def pretrain(config: PretrainConfig = tiny().pretrain, workspace: str = "") -> s
     space = Workspace.at(workspace)
     shards = space.shards(config.dataset)
     if not (shards / "manifest.json").exists():
-        raise InputError(
-            f"{shards}: no manifest.json, so no finished data set; build it first: "
-            f"wit build-dataset RECIPE --name {config.dataset}"
+        remedy = (
+            "check the path"
+            if "/" in config.dataset
+            else f"build it first: wit build-dataset RECIPE --name {config.dataset}"
         )
+        raise InputError(f"{shards}: no manifest.json, so no finished data set; {remedy}")
     run = space.run(config.name)
     with only_writer(run):
         freeze_config(run, config)
@@ -49,15 +50,12 @@ def pretrain(config: PretrainConfig = tiny().pretrain, workspace: str = "") -> s
 def freeze_config(run: Path, config: PretrainConfig) -> None:
     """Write the configuration beside what it will produce, before work begins.
 
-    Raises InputError if the folder holds a run that learns something else; how it is computed and watched may change.
+    Raises InputError if the folder holds a run that learns something else; how it is computed and watched may change, and
+    all may change as long as nothing was learned.
     """
     frozen = run / "config.json"
-    if frozen.exists():
-        try:
-            before = PretrainConfig.model_validate_json(frozen.read_text(encoding="utf-8"))
-        except ValidationError as error:
-            raise InputError(f"{frozen}: not a run's configuration of this version; delete {run}") from error
-        differences = _differences(deciding_settings(before), deciding_settings(config))
+    if frozen.exists() and _has_learned(run):
+        differences = _differences(deciding_settings(read_config(run)), deciding_settings(config))
         if differences:
             raise InputError(
                 f"{frozen}: this run was started with another configuration ({', '.join(differences)}); "
@@ -67,6 +65,20 @@ def freeze_config(run: Path, config: PretrainConfig) -> None:
     partial = frozen.with_suffix(".partial")
     partial.write_text(config.model_dump_json(indent=2), encoding="utf-8")
     partial.replace(frozen)
+
+
+def read_config(run: Path) -> PretrainConfig:
+    """The configuration of a run. Raises InputError that names the file and the remedy."""
+    try:
+        return PretrainConfig.read(run / "config.json")
+    except ValueError as error:
+        raise InputError(
+            f"{error}; where it is damaged, delete it: the run's wit pretrain command writes it again"
+        ) from error
+
+
+def _has_learned(run: Path) -> bool:
+    return (run / "done.json").exists() or any((run / "checkpoints").glob("step-*"))
 
 
 def _differences(before: Any, now: Any, path: str = "") -> list[str]:

@@ -115,7 +115,7 @@ def save_checkpoint(
     keep: int,
 ) -> Path:
     """Write a checkpoint, then remove all but the newest `keep`. Raises InputError if it cannot be written."""
-    final = run_dir / "checkpoints" / f"step-{step:08d}"
+    final = _checkpoint_dir(run_dir, step)
     scratch = final.with_name(f".{final.name}.partial")
     weights, state = _weights(model), optimizer.state_dict()
     with writing(final):
@@ -160,6 +160,8 @@ def newest_checkpoint(run_dir: Path, say: Say = tell) -> tuple[Path, CheckpointR
     for folder in reversed(folders):
         try:
             record = CheckpointRecord.read(folder / CHECKPOINT)
+            if _checkpoint_dir(run_dir, record.step) != folder:
+                raise InputError(f"{folder / CHECKPOINT} is damaged: it says step {record.step}")
             _require_whole(folder / MODEL, record.model_sha256)
             _require_whole(folder / STATE, record.state_sha256)
             return folder, record
@@ -265,6 +267,10 @@ def _save_state(state: dict[str, Any], path: Path) -> None:
             if isinstance(error.__context__, OSError):
                 raise error.__context__ from None
             raise
+
+
+def _checkpoint_dir(run_dir: Path, step: int) -> Path:
+    return run_dir / "checkpoints" / f"step-{step:08d}"
 
 
 def _checkpoints(run_dir: Path) -> list[Path]:

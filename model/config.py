@@ -29,7 +29,7 @@ class Settings(BaseModel):
             problems = "; ".join(
                 f"{'.'.join(map(str, item['loc'])) or 'file'}: {item['msg']}" for item in error.errors()
             )
-            raise InputError(f"{path}: not a {cls.__name__} of this version ({problems}); mend it or write it anew") from error
+            raise InputError(f"{path}: {problems}") from error
 
 
 def _require_heads(width: int, heads: int) -> None:

@@ -10,12 +10,15 @@ import os
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
 from torch.nn.parallel import DistributedDataParallel
+
+ResultT = TypeVar("ResultT")
 
 
 class PeerError(RuntimeError):
@@ -42,12 +45,16 @@ class Processes:
         dist.all_reduce(mine, dist.ReduceOp.MAX)
         return tuple(bool(flag) for flag in mine.tolist())
 
-    def first_alone(self, work: Callable[[], None]) -> None:
-        """Process 0 works while the others wait; its error ends them all, as a PeerError in the others."""
+    def first_alone(self, work: Callable[[], ResultT]) -> ResultT | None:
+        """Process 0 works while the others wait; its error ends them all, as a PeerError in the others.
+
+        Returns what the work gave in process 0, None in the others.
+        """
         error: Exception | None = None
+        result: ResultT | None = None
         if self.is_first:
             try:
-                work()
+                result = work()
             except (ValueError, OSError) as problem:
                 error = problem
         (failed,) = self.any_flags(error is not None)
@@ -55,6 +62,7 @@ class Processes:
             raise error
         if failed:
             raise PeerError("process 0 failed")
+        return result
 
     def total(self, count: int) -> int:
         """The sum of a number over all processes."""
@@ -70,11 +78,6 @@ class Processes:
         if self.world_size > 1:
             dist.all_reduce(value, dist.ReduceOp.SUM)
         return value.item() / self.world_size
-
-    def barrier(self) -> None:
-        """Wait for all."""
-        if self.world_size > 1:
-            self.any_flags(False)
 
     def gather(self, *local: Tensor) -> list[Tensor]:
         """Rows of all processes in their order: each (B, ...) becomes (G, ...). Gradients flow back to their owners."""

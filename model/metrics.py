@@ -38,16 +38,11 @@ class MetricsFile:
             if line["kind"] != "end" and line["step"] <= resume_step
         ]
         write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
-        self._file = path.open("a", encoding="utf-8")
 
     def write(self, kind: str, **values: Any) -> None:
         """Append one line; it is in the file when this returns."""
-        with writing(self.path):
-            self._file.write(json.dumps({"kind": kind, **values}) + "\n")
-            self._file.flush()
-
-    def close(self) -> None:
-        self._file.close()
+        with writing(self.path), self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"kind": kind, **values}) + "\n")
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

@@ -15,16 +15,24 @@ import argparse
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
+from model.parent import GRACE_S, stop_with_parent
+
+# It notes who its parent is before torch is imported, which takes seconds.
+# isort: split
+from filelock import FileLock, Timeout
 from torch.distributed.elastic.multiprocessing.errors import record
 
 from model import distributed
-from model.checkpoint import METRICS, CheckpointRecord, save_checkpoint, save_final
+from model.checkpoint import METRICS, read_config, save_checkpoint, save_final, tell
 from model.data import SampleError
 from model.distributed import PeerError, Processes
+from model.errors import InputError
 from model.metrics import MetricsFile, Speed
 from model.optim import learning_rate
 from model.step import DivergedError, batches, rehearse, require_finite, train_step
@@ -32,12 +40,13 @@ from model.training import Training, prepare
 from model.validate import validate
 
 EXIT_INPUT, EXIT_DIVERGED = 2, 3
+WAIT_FOR_OTHERS_S = 2 * GRACE_S
 
 
 def train(training: Training, stop_requested: Callable[[], bool]) -> bool:
     """Take all remaining steps; False if it was asked to stop, and did after a checkpoint."""
-    config, processes = training.config.train, training.processes
-    metrics = Metrics(training)
+    config = training.config.train
+    metrics = _open_metrics(training)
     speed = Speed(training.order.global_batch)
     saved_step, captions_cut, stopped = training.step, 0, False
     rehearse(training)
@@ -67,18 +76,31 @@ def train(training: Training, stop_requested: Callable[[], bool]) -> bool:
         _save(training)
     if not stopped:
         _finish(training, metrics)
-    if metrics is not None:
-        metrics.close()
     return not stopped
 
 
+def _open_metrics(training: Training) -> MetricsFile | None:
+    """Process 0 writes them; if it cannot, all processes end, here and below."""
+    path = training.run_dir / METRICS
+    if training.step and not path.exists():
+        training.progress.say(f"{path} is missing; it begins anew at step {training.step}")
+    return training.processes.first_alone(lambda: MetricsFile(path, training.step))
+
+
+def _note(training: Training, metrics: MetricsFile | None, kind: str, **values: Any) -> None:
+    def write() -> None:
+        assert metrics is not None
+        metrics.write(kind, step=training.step, **values)
+
+    training.processes.first_alone(write)
+
+
 def _write_metrics(training: Training, metrics: MetricsFile | None, speed: Speed, eta_s: float) -> None:
-    if metrics is None:
-        return
     last = training.step - 1
-    metrics.write(
+    _note(
+        training,
+        metrics,
         "train",
-        step=training.step,
         steps=training.steps,
         epoch=training.order.epoch(last) + 1,
         samples_seen=training.samples_seen,
@@ -100,29 +122,32 @@ def _end_epoch(training: Training, metrics: MetricsFile | None, captions_cut: in
     if not due or not len(training.dataset.val) or not config.validation_samples:
         return
     result = validate(training.model, training.dataset.val, training.tokenizer, training.config, training.processes)
-    if metrics is not None:
-        metrics.write("validation", step=training.step, epoch=epoch, **result)
+    _note(training, metrics, "validation", epoch=epoch, **result)
     recall = result["image_to_text_recall_at_1"]
     training.progress.say(f"epoch {epoch}: validation loss {result['loss']:.3f}, image-to-text recall@1 {recall:.1%}")
 
 
 def _save(training: Training) -> None:
     require_finite(training)
-    if training.processes.is_first:
-        checkpoint = CheckpointRecord(
-            step=training.step, samples_seen=training.samples_seen, loss=training.loss, fingerprint=training.fingerprint
+    training.processes.first_alone(
+        lambda: save_checkpoint(
+            training.run_dir,
+            training.model,
+            training.optimizer,
+            training.step,
+            training.samples_seen,
+            training.loss,
+            training.fingerprint,
+            training.config.train.keep_checkpoints,
         )
-        keep = training.config.train.keep_checkpoints
-        save_checkpoint(training.run_dir, training.model, training.optimizer, checkpoint, keep)
-    training.processes.barrier()
+    )
 
 
 def _finish(training: Training, metrics: MetricsFile | None) -> None:
-    if metrics is None:
-        return
-    metrics.write("end", step=training.step, samples_seen=training.samples_seen, loss=training.loss)
-    save_final(
-        training.run_dir, training.model, training.step, training.samples_seen, training.loss, training.fingerprint
+    step, samples_seen, loss = training.step, training.samples_seen, training.loss
+    _note(training, metrics, "end", samples_seen=samples_seen, loss=loss)
+    training.processes.first_alone(
+        lambda: save_final(training.run_dir, training.model, step, samples_seen, loss, training.fingerprint)
     )
 
 
@@ -138,15 +163,39 @@ def _listen() -> Callable[[], bool]:
     return lambda: bool(asked)
 
 
+@contextmanager
+def _only_trainer(run_dir: Path, processes: Processes) -> Iterator[None]:
+    """The processes of a killed launcher may still be writing their checkpoint: wait for them rather than mix with them."""
+    lock = FileLock(run_dir.with_name(f".{run_dir.name}.training.lock"))
+
+    def acquire() -> None:
+        with suppress(Timeout):
+            lock.acquire(timeout=0)
+            return
+        tell(f"another process is training in {run_dir}; waiting for it to end")
+        try:
+            lock.acquire(timeout=WAIT_FOR_OTHERS_S)
+        except Timeout as error:
+            raise InputError(f"{run_dir}: another process is still training there; wait for it, or end it") from error
+
+    processes.first_alone(acquire)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def run(run_dir: Path, shards: str, processes: Processes, stop_requested: Callable[[], bool]) -> None:
     """Train `run_dir` to its end, or until asked to stop."""
-    training = prepare(run_dir, shards, processes)
-    if training is None:
-        return
-    try:
-        finished = train(training, stop_requested)
-    finally:
-        training.progress.close()
+    config = read_config(run_dir)
+    with _only_trainer(run_dir, processes):
+        training = prepare(run_dir, config, shards, processes)
+        if training is None:
+            return
+        try:
+            finished = train(training, stop_requested)
+        finally:
+            training.progress.close()
     if finished:
         training.progress.say(f"finished after {training.step} steps, loss {training.loss:.3f}")
     else:
@@ -163,14 +212,16 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # the loader's threads are the parallelism
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        stop_with_parent()
     stop_requested = _listen()
     processes = distributed.start()
     try:
         run(arguments.run_dir, arguments.shards, processes, stop_requested)
     except PeerError:
         raise SystemExit(EXIT_INPUT) from None
-    except (ValueError, FileNotFoundError) as error:
-        if processes.is_first or isinstance(error, SampleError):
+    except (ValueError, OSError) as error:
+        if processes.is_first or isinstance(error, (SampleError, OSError)):
             print(f"error: {error}", file=sys.stderr, flush=True)
         raise SystemExit(EXIT_INPUT) from None
     except DivergedError as error:

@@ -20,7 +20,6 @@ from model.checkpoint import (
     fingerprint,
     load_checkpoint,
     newest_checkpoint,
-    read_config,
     read_done,
     require_final,
     tell,
@@ -71,12 +70,11 @@ class Training:
         return Loader(self.dataset.train, self.tokenizer, self.order, image_px, threads, rank, world_size)
 
 
-def prepare(run_dir: Path, shards: str, processes: Processes) -> Training | None:
+def prepare(run_dir: Path, config: PretrainConfig, shards: str, processes: Processes) -> Training | None:
     """Everything up to the first step, resumed from the newest checkpoint; None if the run is finished.
 
     Raises InputError, in all processes, if the run cannot be made or is not the one in the folder.
     """
-    config = read_config(run_dir)
     dataset = open_dataset(shards)
     order = Order(len(dataset.train), config.train.global_batch, config.train.seed)
     say = tell if processes.is_first else _say_nothing

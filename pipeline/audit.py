@@ -42,7 +42,7 @@ class AuditConfig(Settings):
     sample_chars: int = Field(300, ge=1, description="A longer caption is cut, in characters")
     withheld_reasons: tuple[str, ...] = Field(
         ("opted_out", "tombstone", "blocked_url", "blocked_host", "blocked_word", "low_score"),
-        description="Reasons whose captions are counted but never shown: what opted out or is blocked must not come back in a card",
+        description="Reasons whose captions are counted, never shown: what opted out or is blocked must not come back",
     )
     query: QueryConfig = QueryConfig()
 

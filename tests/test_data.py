@@ -6,9 +6,12 @@ import io
 import json
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import fsspec
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from hypothesis import given
@@ -19,6 +22,9 @@ from shards_for_model import colour_samples, write_shards
 from model.data import InSequence, Loader, Order, SampleError, normalise, open_dataset, preprocess
 from model.data.images import decode, square
 from model.data.order import permute, uniform
+from model.data.shards import REBUILD
+from model.errors import InputError
+from model.evaluation.shards import first_pairs, read_shards, training_captions
 from model.tokenizer import Tokenizer
 
 SAMPLES = colour_samples(47)
@@ -167,14 +173,14 @@ def test_more_shards_than_files_kept_open(shards: Path, monkeypatch: pytest.Monk
 
 
 def test_what_is_no_folder_of_shards_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"manifest\.json is missing; is this a folder of shards\?"):
+    with pytest.raises(InputError, match=r"manifest\.json: no such file; is this a folder of shards .*\?"):
         open_dataset(str(tmp_path))
 
 
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (lambda manifest: manifest.update(format_version=2), "format_version 2, expected 1"),
+        (lambda manifest: manifest.update(format_version=2), "format_version: Input should be 1"),
         (lambda manifest: manifest["splits"]["train"]["shards"][1].update(samples=9), "10 rows, the manifest says 9"),
         (lambda manifest: manifest["splits"]["train"].update(samples=46), "train has 46 samples, its shards 47"),
     ],
@@ -186,6 +192,67 @@ def test_a_manifest_that_does_not_fit_is_refused(tmp_path: Path, change: object,
     (folder / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(ValueError, match=says):
         open_dataset(str(folder))
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"{", "file: Invalid JSON"),
+        (b"\xff\xfe", "file: Invalid JSON"),
+        (b"[]", "file: Input should be an object"),
+        (b'{"format_version": 1}', "name: Field required; digest: Field required; splits: Field required"),
+        (b'{"format_version": 1, "name": "a", "digest": "b", "splits": []}', "splits: Input should be"),
+        (
+            b'{"format_version": 1, "name": "a", "digest": "b", "splits": {"train": {"samples": 1, "shards": [{}]}}}',
+            "splits.train.shards.0.file: Field required",
+        ),
+    ],
+)
+def test_a_damaged_manifest_is_named_with_the_remedy(tmp_path: Path, content: bytes, says: str) -> None:
+    folder = write_shards(tmp_path / "shards", SAMPLES)
+    (folder / "manifest.json").write_bytes(content)
+    for read in (open_dataset, read_shards):
+        with pytest.raises(InputError) as told:
+            read(str(folder))
+        assert str(told.value).startswith(f"{folder}/manifest.json: not a manifest of format_version 1 (")
+        assert says in str(told.value) and str(told.value).endswith(REBUILD)
+
+
+@pytest.mark.parametrize("file", ["train/000000.index.parquet", "train/samples.parquet"])
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        (lambda path: path.unlink(), "no such file, but manifest.json names it"),
+        (lambda path: path.write_bytes(path.read_bytes()[:300]), "not readable Parquet"),
+        (lambda path: path.write_bytes(b""), "not readable Parquet"),
+        (lambda path: pq.write_table(pa.table({"a": range(10)}), path), "no column"),
+    ],
+)
+def test_a_damaged_table_is_named_with_the_remedy(tmp_path: Path, file: str, damage: Any, says: str) -> None:
+    folder = write_shards(tmp_path / "shards", SAMPLES)
+    damage(folder / file)
+
+    def read_like_training() -> None:
+        list(open_dataset(str(folder)).train.captions())
+
+    def read_like_evaluation() -> None:
+        list(training_captions(read_shards(str(folder))))
+        first_pairs(read_shards(str(folder)), "train", 0 if "samples" in file else 30)
+
+    for read in (read_like_training, read_like_evaluation):
+        with pytest.raises(InputError) as told:
+            read()
+        assert str(told.value).startswith(f"{folder}/{file}: {says}") and str(told.value).endswith(REBUILD)
+
+
+def test_a_tar_that_is_missing_is_named(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    folder = write_shards(tmp_path / "shards", SAMPLES[:20])
+    (folder / "train/000010.tar").unlink()
+    loader = Loader(open_dataset(str(folder)).train, tokenizer, Order(20, 20, 0), 32, 2)
+    with pytest.raises(
+        SampleError, match=r"000010\.tar: sample 0000000\d\d: cannot be read .*build-dataset command again"
+    ):
+        list(loader.batches(0, 1))
 
 
 # --- loader -----------------------------------------------------------------------------------------------------------
@@ -271,7 +338,7 @@ def test_a_damaged_sample_is_named(tmp_path: Path, tokenizer: Tokenizer, sample:
         data[offset] = 0xFF
         path.write_bytes(data)
     loader = Loader(open_dataset(str(folder)).train, tokenizer, Order(20, 20, 0), 32, 2)
-    with pytest.raises(SampleError, match=rf"train/000010\.tar: sample 000000013: {says}.*build it again"):
+    with pytest.raises(SampleError, match=rf"train/000010\.tar: sample 000000013: {says}.*build-dataset command again"):
         list(loader.batches(0, 1))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -14,9 +15,9 @@ from safetensors.torch import load_file
 
 from model.checkpoint import load_run
 from model.data import normalise
+from model.errors import InputError
 from model.evaluation.__main__ import main
 from model.evaluation.embed import Embedder, check_finite
-from model.errors import InputError
 from model.evaluation.images import pixels
 from model.evaluation.measure import prompt_features
 from model.evaluation.results import Summary
@@ -228,7 +229,60 @@ def test_what_a_person_is_told(evaluate: Evaluate, tmp_path: Path, inputs: Path)
     damaged = shutil.copytree(inputs / "run", tmp_path / "damaged")
     with (damaged / "model.safetensors").open("ab") as file:
         file.write(b"x")
-    assert "but done.json says" in evaluate(out, damaged)[2]
+    assert "model.safetensors is damaged: its sha256" in evaluate(out, damaged)[2]
+
+
+@pytest.mark.parametrize("file", ["done.json", "summary.json"])
+@pytest.mark.parametrize("content", [b"{", b"[]", b"\xff", b""])
+def test_a_damaged_marker_is_no_evaluation(out: Path, evaluate: Evaluate, file: str, content: bytes) -> None:
+    evaluate(out)
+    whole = (out / file).read_bytes()
+    (out / file).write_bytes(content)
+    status, printed, complained = evaluate(out)
+    assert (status, complained) == (0, "") and "nothing to do" not in printed
+    assert (out / file).read_bytes() == whole
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "says"),
+    [
+        ("config.json", b"{", "config.json: file: Invalid JSON"),
+        ("tokenizer.json", b"{", "tokenizer.json is damaged"),
+        ("tokenizer.json", None, "tokenizer.json is missing"),
+        ("done.json", b"{", "done.json is damaged, or of another version; delete it and train"),
+        ("metrics.jsonl", b"{\n", "metrics.jsonl line 1: not a line of metrics"),
+        ("model.safetensors", b"", "model.safetensors is damaged: its sha256"),
+        ("model.safetensors", None, "model.safetensors is missing"),
+    ],
+)
+def test_a_damaged_run_is_told_in_one_line(
+    evaluate: Evaluate, tmp_path: Path, inputs: Path, file: str, content: bytes | None, says: str
+) -> None:
+    run = shutil.copytree(inputs / "run", tmp_path / "run")
+    (run / file).unlink()
+    if content is not None:
+        (run / file).write_bytes(content)
+    status, _, complained = evaluate(write_config(tmp_path / "out", [inputs / "set" / "colours"]), run)
+    assert (
+        status == 2 and complained.startswith(f"error: {run}/") and says in complained and complained.count("\n") == 1
+    )
+
+
+def test_classes_that_the_model_cannot_tell_apart_are_told(evaluate: Evaluate, tmp_path: Path) -> None:
+    long = "a very long name that is cut before it ends " * 5
+    for number, (names, told) in enumerate(
+        [
+            (("red", "green", "blue", "yellow"), ""),
+            (("red", "green", "red", "yellow"), "2 of 4 classes .*: 'red' (lines 1, 3)"),
+            (("Red", "green", "red ", "yellow"), "2 of 4 classes .*: 'Red' (lines 1, 3)"),
+            (tuple(long + colour for colour in COLOURS), "4 of 4 classes .*: 'a very long .*' (lines 1, 2, 3, 4)"),
+        ]
+    ):
+        found = write_set(tmp_path / str(number) / "colours", class_names=names)
+        status, printed, _ = evaluate(write_config(tmp_path / str(number) / "out", [found]))
+        warnings = [line for line in printed.splitlines() if line.startswith("warning: colours: ")]
+        assert status == 0 and len(warnings) == bool(told)
+        assert all(re.search(re.escape(told).replace(r"\.\*", ".*"), line) for line in warnings), warnings
 
 
 def test_a_diverged_model_is_not_measured() -> None:

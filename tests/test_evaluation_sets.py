@@ -84,6 +84,7 @@ def test_broken_samples(tmp_path: Path, members: list[tuple[str, bytes]], messag
         ("classnames.txt", b"", r"classnames\.txt: empty"),
         ("classnames.txt", b"red\n\ngreen\n", "line 2: an empty line would shift"),
         ("classnames.txt", b"r\xe9d\n", "not UTF-8"),
+        ("classnames.txt", b"red\nred \nred\nred\n", "all 4 lines say 'red'; write the name of each class"),
         ("zeroshot_classification_templates.txt", b"{c}\na photo\n", "line 2: 'a photo' has no place"),
         ("test/nshards.txt", b"three", "'three' is not a number of tars"),
         ("test/nshards.txt", b"3", r"2\.tar: no such file, but"),

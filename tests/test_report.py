@@ -12,11 +12,12 @@ from pathlib import Path
 import pytest
 from evaluation_inputs import write_config, write_run, write_set, write_shards
 
+from model.config import EvaluateConfig
 from model.evaluation import story
 from model.evaluation.__main__ import main
 from model.evaluation.charts import Bar, Series, bars, class_bars, curve
 from model.evaluation.intervals import share_of
-from model.evaluation.measure import prepare, read_config
+from model.evaluation.measure import prepare
 from model.evaluation.report import render
 from model.evaluation.results import ClassResult, Inputs, RetrievalResult, SetResult, Summary
 
@@ -174,7 +175,7 @@ def test_figures_are_those_of_the_results(out: Path, page: Page) -> None:
 
 def test_same_bytes_twice(out: Path, source: str) -> None:
     folder = out.parent
-    evaluation = prepare(out, folder / "run", str(folder / "shards"), read_config(out / "config.json"))
+    evaluation = prepare(out, folder / "run", str(folder / "shards"), EvaluateConfig.read(out / "config.json"))
     summary = Summary.model_validate_json((out / "summary.json").read_text())
     assert render(summary, folder / "run", evaluation.shards, evaluation.sets) == source
 

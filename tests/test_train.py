@@ -11,75 +11,27 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from ranks import Exited, run_ranks
 from safetensors.torch import load_file
 from shards_for_model import colour_samples, write_shards
+from small_runs import ALONE, STEPS, TEXT, TRAIN, VAL, assert_same_run, go, metrics, new_run
 
 from model.checkpoint import load_run, newest_checkpoint, read_done
-from model.config import ClipConfig, PretrainConfig, ResNetConfig, TextConfig, TrainConfig, VitConfig
+from model.config import ClipConfig, VitConfig
 from model.data import normalise, preprocess
 from model.distributed import Processes
+from model.errors import InputError
 from model.metrics import MetricsFile, Progress, clock
 from model.step import DivergedError
 from model.train import run
-
-TRAIN, VAL = colour_samples(52), colour_samples(14, seed=1)
-TEXT = TextConfig(context_length=16, vocab_size=300, width=16, layers=1, heads=2)
-RESNET = ClipConfig(embed_dim=16, vision=ResNetConfig(image_px=32, width=8, blocks=(1, 1, 1, 1), heads=4), text=TEXT)
-SETTINGS = TrainConfig(
-    epochs=3,
-    global_batch=12,
-    warmup_steps=2,
-    learning_rate=1e-3,
-    log_every_steps=1,
-    checkpoint_every_steps=5,
-    loader_threads=1,
-)
-STEPS = 12
-TIMING = ("samples_per_s", "data_wait_share", "eta_s")
-ALONE = Processes(0, 1, torch.device("cpu"))
 
 
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(write_shards(tmp_path_factory.mktemp("train") / "shards", TRAIN, VAL))
-
-
-def new_run(folder: Path, model: ClipConfig = RESNET, **changes: Any) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    config = PretrainConfig(name="test", dataset="colours", model=model, train=SETTINGS.model_copy(update=changes))
-    (folder / "config.json").write_text(config.model_dump_json())
-    return folder
-
-
-def go(processes: Processes, folder: Path, shards: str, at: int = 0, action: str = "") -> bool:
-    """Train until the end, or be killed or stopped when `at` steps are taken in this process's life."""
-    asked = 0
-
-    def stop_requested() -> bool:
-        nonlocal asked
-        asked += 1
-        if action == "kill" and asked > at:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return action == "stop" and asked > at
-
-    run(folder, shards, processes, stop_requested)
-    return True
-
-
-def metrics(folder: Path) -> list[dict[str, Any]]:
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [{name: value for name, value in line.items() if name not in TIMING} for line in lines]
-
-
-def assert_same_run(one: Path, other: Path) -> None:
-    assert metrics(one) == metrics(other)
-    assert (one / "model.safetensors").read_bytes() == (other / "model.safetensors").read_bytes()
-    assert (one / "done.json").read_bytes() == (other / "done.json").read_bytes()
 
 
 @pytest.fixture(scope="module")
@@ -283,7 +235,7 @@ def message_of_error(processes: Processes, folder: Path, shards: str) -> str:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        (None, "config.json is missing; write the run's PretrainConfig there"),
+        (None, "config.json: no such file; write the PretrainConfig there"),
         ("{}", "name: Field required"),
         ('{"name": "x", "dataset": "y", "epochs": 3}', "epochs: Extra inputs are not permitted"),
     ],
@@ -291,12 +243,12 @@ def message_of_error(processes: Processes, folder: Path, shards: str) -> str:
 def test_a_bad_configuration_is_named(text: str | None, says: str, shards: str, tmp_path: Path) -> None:
     if text is not None:
         (tmp_path / "config.json").write_text(text)
-    with pytest.raises((ValueError, FileNotFoundError), match=re.escape(says)):
+    with pytest.raises(InputError, match=re.escape(says)):
         run(tmp_path, shards, ALONE, lambda: False)
 
 
 def test_a_run_without_any_weights_cannot_be_evaluated(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="neither a finished model nor a checkpoint; train it first"):
+    with pytest.raises(InputError, match="neither a finished model nor a checkpoint; train it first"):
         load_run(new_run(tmp_path / "run"))
 
 
@@ -350,14 +302,10 @@ def test_lines_past_the_checkpoint_are_cut(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     file = MetricsFile(path, 0)
     for step in (1, 2, 3):
-        file.write("train", step=step)
+        file.write("train", step=step, loss=1.5, learning_rate=0.1, logit_scale=14)
     file.write("end", step=3)
-    file.close()
-    MetricsFile(path, 2).close()
-    assert [json.loads(line) for line in path.read_text().splitlines()] == [
-        {"kind": "train", "step": 1},
-        {"kind": "train", "step": 2},
-    ]
+    MetricsFile(path, 2)
+    assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [1, 2]
 
 
 class Terminal(io.StringIO):

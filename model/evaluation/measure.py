@@ -28,6 +28,8 @@ VERSION = 1
 """Raised when the code changes what it writes."""
 
 MARKER = "done.json"
+GROUPS_SHOWN = 5
+NAME_SHOWN = 40
 
 
 @dataclass(frozen=True)
@@ -118,6 +120,7 @@ def measure(evaluation: Evaluation, say: Say) -> Summary:
 def _measure_sets(evaluation: Evaluation, embedder: Embedder, scale: float, say: Say) -> list[SetResult]:
     results = []
     for found in evaluation.sets:
+        warn_of_equal_classes(found, embedder, say)
         embedded = embedder.cached_images(
             evaluation.out / "features" / f"{found.name}.safetensors",
             found.name,
@@ -138,6 +141,26 @@ def _measure_sets(evaluation: Evaluation, embedder: Embedder, scale: float, say:
             )
         )
     return results
+
+
+def warn_of_equal_classes(found: EvaluationSet, embedder: Embedder, say: Say) -> None:
+    """Say which classes the model cannot tell apart, because all their prompts come to the same tokens."""
+    prompts_CT = [found.prompts(label) for label in range(len(found.class_names))]
+    identity = _token_identity(embedder, [prompt for prompts_T in prompts_CT for prompt in prompts_T])
+    lines: dict[tuple[bytes, ...], list[int]] = {}
+    for line, prompts_T in enumerate(prompts_CT, 1):
+        lines.setdefault(tuple(identity[prompt] for prompt in prompts_T), []).append(line)
+    equal = [same for same in lines.values() if len(same) > 1]
+    if equal:
+        shown = "; ".join(
+            f"{found.class_names[same[0] - 1][:NAME_SHOWN]!r} (lines {', '.join(map(str, same[:GROUPS_SHOWN]))})"
+            for same in equal[:GROUPS_SHOWN]
+        )
+        say(
+            f"warning: {found.name}: {sum(map(len, equal))} of {len(prompts_CT)} classes have the same prompts as another, "
+            "once lower-cased and cut to the model's context length, so the model cannot tell them apart; give them other "
+            f"names in classnames.txt: {shown}"
+        )
 
 
 def prompt_features(embedder: Embedder, found: EvaluationSet) -> Tensor:
@@ -186,6 +209,8 @@ def _token_identity(embedder: Embedder, texts: Sequence[str]) -> dict[str, bytes
 def _weights_sha256(run: Path) -> str:
     done = read_done(run)
     if done is None:
-        raise InputError(f"{run}: not a finished run (it has no done.json); train it to its end or name another (--run)")
+        raise InputError(
+            f"{run}: not a finished run (it has no done.json); train it to its end or name another (--run)"
+        )
     require_final(run, done)
     return done.model_sha256

@@ -17,7 +17,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from model.checkpoint import METRICS, read_config
-from model.data.manifest import FunnelEntry
+from model.data.manifest import FunnelEntry, Manifest
 from model.evaluation import curves, story
 from model.evaluation.charts import Bar, Cell, bars, class_bars, heat_map
 from model.evaluation.images import ImageRef
@@ -130,7 +130,7 @@ def render(summary: Summary, run: Path, shards: Shards, sets: Sequence[Evaluatio
         retrieval_chart=_retrieval_chart(summary),
         image_queries=image_queries,
         text_queries=text_queries,
-        provenance=_provenance(summary, shards),
+        provenance=_provenance(summary, shards.manifest),
         configurations=[
             ("evaluation", _json(summary.inputs.config)),
             ("run", _json(run_config.model_dump(mode="json"))),
@@ -275,9 +275,9 @@ def _picture(pair: Pair) -> Picture:
     return Picture(data_uri(pair.image), pair.captions[0])
 
 
-def _provenance(summary: Summary, shards: Shards) -> list[tuple[str, str]]:
+def _provenance(summary: Summary, manifest: Manifest) -> list[tuple[str, str]]:
     tools = {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
-    tools |= {f"{name} (data set)": found for name, found in shards.manifest.tools.items()}
+    tools |= {f"{name} (data set)": found for name, found in manifest.tools.items()}
     return [
         ("evaluation", summary.name),
         ("fingerprint", summary.inputs.fingerprint),
@@ -286,9 +286,9 @@ def _provenance(summary: Summary, shards: Shards) -> list[tuple[str, str]]:
         ("temperature", f"{summary.temperature:.5f}"),
         (
             "data set",
-            f"{shards.manifest.name}: {shards.manifest.samples('train'):,} training and {shards.manifest.samples('val'):,} validation samples",
+            f"{manifest.name}: {manifest.samples('train'):,} training and {manifest.samples('val'):,} validation samples",
         ),
-        ("data set, digest", shards.manifest.digest),
+        ("data set, digest", manifest.digest),
         *[(f"set {name}, digest", digest) for name, digest in summary.inputs.sets.items()],
         *sorted(tools.items()),
     ]

@@ -75,6 +75,11 @@ def read_set(folder: Path) -> EvaluationSet:
     if kind.is_file() and kind.read_text().strip() not in ("", "classification"):
         raise InputError(f"{kind}: {kind.read_text().strip()!r} cannot be measured here; only classification sets can")
     class_names = _lines(folder / "classnames.txt", "one class name a line; the first is label 0")
+    # A few names given twice are no error: the ImageNet names of the official code have two such.
+    if len(class_names) > 1 and len(set(class_names)) == 1:
+        raise InputError(
+            f"{folder / 'classnames.txt'}: all {len(class_names)} lines say {class_names[0]!r}; write the name of each class"
+        )
     templates = _lines(
         folder / "zeroshot_classification_templates.txt", "one prompt a line, with {c} for the class name"
     )

@@ -1,0 +1,86 @@
+"""The flow `pretrain`, but for the training: what it freezes, and what it reads of a run."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from flows.artifacts import read_metrics
+from flows.pretrain import freeze_config, read_config
+from flows.recipes import tiny
+from model.config import PretrainConfig, TrainConfig
+from pipeline.errors import InputError
+
+LARGE, SMALL = (
+    tiny().pretrain.model_copy(update={"train": tiny().pretrain.train.model_copy(update={"global_batch": batch})})
+    for batch in (128, 32)
+)
+
+
+def test_a_run_that_has_learned_nothing_may_be_configured_anew(tmp_path: Path) -> None:
+    """As after: the training split has fewer samples than one global batch; lower global_batch."""
+    freeze_config(tmp_path / "run", LARGE)
+    (tmp_path / "run/checkpoints/.step-00000005.partial").mkdir(parents=True)
+    freeze_config(tmp_path / "run", SMALL)
+    assert read_config(tmp_path / "run") == SMALL
+    (tmp_path / "run/config.json").write_text("{")
+    freeze_config(tmp_path / "run", LARGE)
+    assert read_config(tmp_path / "run") == LARGE
+
+
+@pytest.mark.parametrize("learned", ["done.json", "checkpoints/step-00000005"])
+def test_a_run_that_has_learned_keeps_its_configuration(learned: str, tmp_path: Path) -> None:
+    freeze_config(tmp_path, LARGE)
+    (tmp_path / learned).mkdir(parents=True)
+    with pytest.raises(InputError, match=r"another configuration \(train\.global_batch: 128 then, 32 now\)"):
+        freeze_config(tmp_path, SMALL)
+    assert read_config(tmp_path) == LARGE
+
+
+@pytest.mark.parametrize("content", [b"{", b"\xff\xfe", b"[]", b"", b'{"name": "tiny"}'])
+def test_a_damaged_configuration_is_named_and_can_be_deleted(content: bytes, tmp_path: Path) -> None:
+    freeze_config(tmp_path, LARGE)
+    (tmp_path / "done.json").write_text("{}")
+    (tmp_path / "config.json").write_bytes(content)
+    told = rf"{re.escape(str(tmp_path))}/config\.json: .*delete it: the run's wit pretrain command writes it again"
+    with pytest.raises(InputError, match=told):
+        freeze_config(tmp_path, LARGE)
+    (tmp_path / "config.json").unlink()
+    freeze_config(tmp_path, LARGE)
+    assert read_config(tmp_path) == LARGE
+
+
+@pytest.mark.parametrize("number", ["inf", "-inf", "nan"])
+def test_a_number_that_is_not_finite_is_refused(number: str) -> None:
+    with pytest.raises(ValueError, match=r"learning_rate\n.*finite number"):
+        TrainConfig.model_validate({"learning_rate": number})
+    with pytest.raises(ValueError, match=r"train\.weight_decay\n.*finite number"):
+        PretrainConfig.model_validate({"name": "a", "dataset": "b", "train": {"weight_decay": float(number)}})
+
+
+GOOD = b'{"kind": "train", "step": 1, "loss": 2.5}\n'
+
+
+def test_metrics_but_for_a_line_that_a_kill_cut_off(tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").write_bytes(GOOD + GOOD[:20])
+    assert read_metrics(tmp_path / "metrics.jsonl") == [{"kind": "train", "step": 1, "loss": 2.5}]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [b"{", b"[]", b"\xff", b"\0\0", b'{"step": 1}', b'{"kind": "train", "step": 1}', b'{"kind": "end", "step": ""}'],
+)
+def test_a_bad_line_of_metrics_is_named(line: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(GOOD + line + b"\n" + GOOD)
+    with pytest.raises(InputError, match=rf"{re.escape(str(path))} line 2: not a line of metrics .*remove that line"):
+        read_metrics(path)
+
+
+def test_metrics_that_are_missing_are_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"metrics\.jsonl: no such file.*copy it back, or make an empty one"):
+        read_metrics(tmp_path / "metrics.jsonl")
+    (tmp_path / "metrics.jsonl").touch()
+    assert read_metrics(tmp_path / "metrics.jsonl") == []
