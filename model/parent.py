@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import threading
-import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 STARTED_BY = os.getppid()
 POLL_S = 0.5
@@ -13,20 +14,29 @@ GRACE_S = 30.0
 """Long enough for a step and a checkpoint."""
 
 
-def stop_with_parent(grace_s: float = GRACE_S) -> None:
-    """From now on, if the parent ends, stop as SIGTERM does, and at the latest after `grace_s`.
+@contextmanager
+def stopping_with_parent(grace_s: float = GRACE_S) -> Iterator[None]:
+    """If the parent ends meanwhile, stop as SIGTERM does, and at the latest after `grace_s`.
 
     A process that waits for a dead peer never comes to see that it was asked; hence the end without asking. Watching
     works where the kernel's parent-death signal does not (macOS), and that one tells of a thread's end, not the process's.
     """
     if os.getppid() != STARTED_BY:
         raise SystemExit("the process that started this one has ended already")
-    threading.Thread(target=_watch, args=(grace_s,), name="parent", daemon=True).start()
+    over = threading.Event()
+    watch = threading.Thread(target=_watch, args=(over, grace_s), name="parent", daemon=True)
+    watch.start()
+    try:
+        yield
+    finally:
+        over.set()
+        watch.join()
 
 
-def _watch(grace_s: float) -> None:
+def _watch(over: threading.Event, grace_s: float) -> None:
     while os.getppid() == STARTED_BY:
-        time.sleep(POLL_S)
+        if over.wait(POLL_S):
+            return
     os.kill(os.getpid(), signal.SIGTERM)
-    time.sleep(grace_s)
-    os.kill(os.getpid(), signal.SIGKILL)
+    if not over.wait(grace_s):
+        os.kill(os.getpid(), signal.SIGKILL)

@@ -16,12 +16,12 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from model.parent import GRACE_S, stop_with_parent
+from model.parent import GRACE_S, stopping_with_parent
 
 # It notes who its parent is before torch is imported, which takes seconds.
 # isort: split
@@ -212,12 +212,16 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # the loader's threads are the parallelism
-    if "TORCHELASTIC_RUN_ID" in os.environ:
-        stop_with_parent()
+    with stopping_with_parent() if "TORCHELASTIC_RUN_ID" in os.environ else nullcontext():
+        _run_command(arguments.run_dir, arguments.shards)
+
+
+def _run_command(run_dir: Path, shards: str) -> None:
+    """Run with all the processes of the launcher; a person's mistake is one line and an exit code."""
     stop_requested = _listen()
     processes = distributed.start()
     try:
-        run(arguments.run_dir, arguments.shards, processes, stop_requested)
+        run(run_dir, shards, processes, stop_requested)
     except PeerError:
         raise SystemExit(EXIT_INPUT) from None
     except (ValueError, OSError) as error:

@@ -100,14 +100,14 @@ def test_a_process_that_does_not_heed_the_signal_is_ended(when: str) -> None:
     """A rank in a collective whose peer is gone never comes to look at its flag."""
     child = (
         "import os, signal, sys, time\n"
-        "from model.parent import stop_with_parent\n"
+        "from model.parent import stopping_with_parent\n"
         "print(os.getpid(), flush=True)\n"
         f"if {when == 'before it looks'}: time.sleep(2)\n"
         "signal.signal(signal.SIGTERM, lambda *_: None)\n"
-        "stop_with_parent(grace_s=0.5)\n"
-        "print('watching', flush=True)\n"
-        "deadline = time.monotonic() + 300\n"
-        "while time.monotonic() < deadline: time.sleep(1)\n"
+        "with stopping_with_parent(grace_s=0.5):\n"
+        "    print('watching', flush=True)\n"
+        "    deadline = time.monotonic() + 300\n"
+        "    while time.monotonic() < deadline: time.sleep(1)\n"
     )
     parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
     process = subprocess.Popen([sys.executable, "-c", parent], stdout=subprocess.PIPE, text=True, cwd=CHECKOUT)
