@@ -51,6 +51,8 @@ NEEDS_REAL = pytest.mark.skipif(not REAL.is_dir(), reason="no real WARC: ../shar
 SITE = "https://site.example/dir/page.html"
 DIR = "https://site.example/dir/"
 
+GZIP_HEADER_BYTES = 10
+
 Pair = tuple[str | None, str | None, str]
 
 
@@ -404,7 +406,8 @@ def test_what_is_far_from_the_damage_is_never_lost(data: st.DataObject) -> None:
     damaged = bytearray(members[hit])
     for _ in range(data.draw(st.integers(1, 4))):
         damaged[data.draw(st.integers(0, len(damaged) - 1))] = data.draw(st.integers(0, 255))
-    del damaged[data.draw(st.integers(1, len(damaged))) :]
+    # A stub shorter than a gzip header takes its rest from the next member, which then is not far from the damage.
+    del damaged[data.draw(st.integers(GZIP_HEADER_BYTES, len(damaged))) :]
     numbers, counts = read_all(b"".join([*members[:hit], bytes(damaged), *members[hit + 1 :]]))
     others = "".join(str(number) for number in range(6) if number != hit)
     assert numbers.replace(str(hit), "") == others or bytes(damaged) == members[hit]

@@ -175,8 +175,7 @@ def read_manifest(folder: Folder) -> tuple[Manifest, str]:
 def read_index(folder: Folder, shard: ShardEntry, columns: Sequence[str]) -> pa.Table:
     """These columns of a shard's index, one row per sample. Raises InputError if they are not there."""
     with _parquet(folder, shard.index, columns) as file:
-        # Not pq.read_table: its scanner leaves a thread behind that aborts a process which ends soon after (pyarrow 26).
-        table = file.read(columns=list(columns))
+        table = file.read(columns=list(columns), use_threads=False)
     if table.num_rows != shard.samples:
         raise InputError(
             f"{folder.path}/{shard.index}: {table.num_rows} rows, the manifest says {shard.samples}; {REBUILD}"
@@ -187,7 +186,7 @@ def read_index(folder: Folder, shard: ShardEntry, columns: Sequence[str]) -> pa.
 def read_captions(folder: Folder, split: str) -> Iterator[str]:
     """All captions of a split in order, from its `samples.parquet`, in constant memory. Raises InputError."""
     with _parquet(folder, f"{split}/samples.parquet", ["caption"]) as file:
-        for batch in file.iter_batches(columns=["caption"]):
+        for batch in file.iter_batches(columns=["caption"], use_threads=False):
             yield from batch.column(0).to_pylist()
 
 
@@ -207,7 +206,11 @@ def _open_shard(folder: Folder, shard: ShardEntry) -> Shard:
 
 @contextmanager
 def _parquet(folder: Folder, name: str, columns: Sequence[str]) -> Iterator[pq.ParquetFile]:
-    """A Parquet file that has these columns; InputError, also while it is read, if it is not one."""
+    """A Parquet file that has these columns; InputError, also while it is read, if it is not one.
+
+    To be read without Arrow's threads: one of them may let go of the Python file while the interpreter ends, and then
+    aborts the process (pyarrow 26 beside torch; a rank that ends well would count as crashed).
+    """
     path = f"{folder.path}/{name}"
     try:
         with folder.open(name) as opened:
