@@ -11,9 +11,10 @@ from prefect.cache_policies import NO_CACHE
 
 from flows.artifacts import publish_results
 from flows.launcher import LocalPython, ProcessError
+from flows.pretrain import read_config
 from flows.recipes import tiny
 from flows.workspace import Workspace, only_writer
-from model.config import EvaluateConfig, PretrainConfig
+from model.config import EvaluateConfig
 from pipeline.errors import InputError
 
 
@@ -24,7 +25,7 @@ def evaluate(config: EvaluateConfig = tiny().evaluate, workspace: str = "") -> s
     run = space.run(config.run)
     if not (run / "done.json").exists():
         raise InputError(f"{run}: no finished training run; train it first: wit pretrain RECIPE --name {config.run}")
-    trained = PretrainConfig.model_validate_json((run / "config.json").read_text(encoding="utf-8"))
+    trained = read_config(run)
     out = space.evaluation(config.name)
     with only_writer(out):
         out.mkdir(parents=True, exist_ok=True)
