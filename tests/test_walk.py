@@ -156,6 +156,10 @@ def test_an_object_store_holds_the_same_shards_and_training_reads_them(
     stored = {name.removeprefix(root): files.cat_file(name) for name in files.find(root)}
     del stored["stage.json"]
     assert stored == shard_bytes(walked.workspace)
+    assert (
+        wit.ok("build-dataset", "tiny", *dataset_options(web), *bucket, "--until", "selection").count("(done before)")
+        == 3
+    )
     url = pq.read_table(walked.workspace / "datasets/tiny/shards/train/samples.parquet")["url"][0].as_py()
     assert "shard     train/" in wit.ok("why", "tiny", url, *bucket)
 

@@ -274,9 +274,8 @@ def _next_start(file: IO[bytes], offset: int, member: _Member) -> int | None:
         return member.end
     file.seek(offset)
     is_gzip = file.read(len(GZIP_MAGIC)) == GZIP_MAGIC
-    if is_gzip and member.is_cut:
-        return None
-    # Within a whole gzip member nothing is to be found; within broken bytes and plain text all of it may be.
+    # Within a whole gzip member nothing is to be found; within broken bytes and plain text all of it may be. One that seems to
+    # reach beyond the end of the file may be a stub that has taken the next one's header for the rest of its own.
     return _search(file, member.end if is_gzip and member.end is not None else offset + 1)
 
 
