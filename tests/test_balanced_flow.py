@@ -107,13 +107,14 @@ def test_a_query_list_that_is_not_there_is_named(workspace: Path) -> None:
         selected(workspace, "lost", BalanceConfig(), query_list="plants")
 
 
-def test_threads_and_processes_choose_the_same_pairs(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("runner", ["processes", "ray"])
+def test_every_runner_chooses_the_same_pairs(workspace: Path, runner: str, monkeypatch: pytest.MonkeyPatch) -> None:
     balance = BalanceConfig(pairs_per_query=T)
-    folders = [workspace / "space/datasets" / name / "selected" for name in ("threads", "processes")]
+    folders = [workspace / "space/datasets" / name / "selected" for name in ("threads", runner)]
     selected(workspace, "threads", balance)
-    monkeypatch.setenv(RUNNER_VARIABLE, "processes")
+    monkeypatch.setenv(RUNNER_VARIABLE, runner)
     monkeypatch.setenv(PARTS_VARIABLE, "2")
-    selected(workspace, "processes", balance, flow=build_dataset.with_options(task_runner=part_runner()))
+    selected(workspace, runner, balance, flow=build_dataset.with_options(task_runner=part_runner()))
     first, second = (pq.read_table(folder / SELECTED_FILE) for folder in folders)
     assert first.equals(second)
 
