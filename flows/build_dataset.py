@@ -1,7 +1,8 @@
 """`build-dataset`: from the web, or a list of URLs, to shards. The body of the flow is the plan.
 
 Every stage is a function from files to files that is skipped when its `stage.json` says it is done (pipeline/stage.py); parts
-run on the flow's task runner. A failed part fails the flow once all others have ended, and the same command goes on from there.
+run on the flow's task runner. A failed part fails the flow once all others have ended (of a source's parts a few may fail), and
+the same command goes on from there.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from flows.artifacts import publish_card, publish_funnel
 from flows.funnel import Funnel
 from flows.recipes import tiny
 from flows.runner import part_runner
-from flows.tasks import run_parts, run_whole
+from flows.tasks import ErrorBudget, run_parts, run_whole
 from flows.tiny_web import serving
 from flows.workspace import DatasetFolders, Workspace, only_writer
 from pipeline.config import BuildDatasetConfig
@@ -125,7 +126,19 @@ def find_rows(config: BuildDatasetConfig, space: Workspace, data: DatasetFolders
     if source.kind in ("tiny_web", "site_crawl"):
         return crawl_sites(config, space, data)
     stage, parts = listed(source)
-    return _parts(f"read {source.kind}", stage, [((), part) for part in parts], data, "rows")
+    return _parts(
+        f"read {source.kind}", stage, [((), part) for part in parts], data, "rows", failed_sources(source, data)
+    )
+
+
+def failed_sources(source: SourceConfig, data: DatasetFolders) -> ErrorBudget:
+    """How many files or sites may fail; one that does leaves a part without rows, which counts it."""
+    from pipeline.sources.failed import FAILED_PART, FailedPart
+
+    def empty(number: int, error: Exception) -> StageResult:
+        return FAILED_PART.run((), data.part("rows", number), FailedPart(error=str(error)))
+
+    return ErrorBudget("source.max_failed_share", source.max_failed_share, empty)
 
 
 def listed(source: SourceConfig) -> tuple[Stage[Any], Sequence[Settings]]:
@@ -168,7 +181,8 @@ def crawl_sites(config: BuildDatasetConfig, space: Workspace, data: DatasetFolde
         truth = run_whole("truth", partial(TRUTH.run, (), data.whole("truth"), config.source.tiny_web))
         cache, sources = cache / truth.record.digest[:16], [truth.out]
     sites = plan(config.source.site_crawl)
-    return _parts("crawl", site_crawl_stage(cache), [(sources, site) for site in sites], data, "rows")
+    work = [(sources, site) for site in sites]
+    return _parts("crawl", site_crawl_stage(cache), work, data, "rows", failed_sources(config.source, data))
 
 
 def describe_pairs(config: BuildDatasetConfig, rows: Sequence[StageResult], data: DatasetFolders) -> list[StageResult]:
@@ -369,12 +383,13 @@ def _parts(
     work: Sequence[tuple[Sequence[UPath], ConfigT]],
     data: DatasetFolders,
     folder: str,
+    budget: ErrorBudget | None = None,
 ) -> list[StageResult]:
     """Run a stage part by part; parts that an earlier configuration left are removed."""
     outs = [data.part(folder, number) for number in range(len(work))]
     prune_parts(data.whole(folder), outs)
     runs = [partial(stage.run, sources, out, config) for (sources, config), out in zip(work, outs, strict=True)]
-    return run_parts(label, runs)
+    return run_parts(label, runs, budget)
 
 
 def _folders(results: Sequence[StageResult]) -> list[UPath]:
