@@ -24,6 +24,7 @@ from pydantic import BaseModel, ConfigDict
 
 from pipeline.bounded_opener import BoundedOpener
 from pipeline.config import DownloadConfig
+from pipeline.originals import OriginalsLog
 
 OPT_OUTS = ("noai", "noimageai", "noindex", "noimageindex", "noml")
 OPENER_USED_FILE = "opener-used"
@@ -93,7 +94,8 @@ def _prepare_process(spec: FetchSpec, parent_pid: int) -> None:
     _die_with_parent(parent_pid)
     _leave_out_imports()
     mark = spec.out.with_name(OPENER_USED_FILE)
-    urllib.request.install_opener(BoundedOpener(spec.config, on_first_use=mark.touch))
+    originals = OriginalsLog(spec.out.parent, os.getpid())
+    urllib.request.install_opener(BoundedOpener(spec.config, on_first_use=mark.touch, on_body=originals.add))
 
 
 def _leave_out_imports() -> None:

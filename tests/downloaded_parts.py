@@ -29,6 +29,8 @@ RESULTS_SCHEMA = pa.schema(
         "height_px": pa.int32(),
         "original_width_px": pa.int32(),
         "original_height_px": pa.int32(),
+        "original_bytes": pa.int64(),
+        "original_format": pa.string(),
         "sha256": pa.string(),
         "tar": pa.string(),
         "key": pa.string(),
@@ -51,6 +53,8 @@ class Pair:
     error: str | None = None
     size_px: tuple[int, int] = (100, 100)
     original_size_px: tuple[int, int] = (200, 200)
+    original_bytes: int = 10_000
+    original_format: str = "jpeg"
     stored_bytes: int = 1_000
 
     @property
@@ -113,6 +117,8 @@ def _result(pair: Pair, key: str, image_offset: int | None) -> dict[str, Any]:
         "height_px": pair.size_px[1],
         "original_width_px": pair.original_size_px[0],
         "original_height_px": pair.original_size_px[1],
+        "original_bytes": pair.original_bytes,
+        "original_format": pair.original_format,
         "sha256": pair.sha256,
         "tar": "00000.tar",
         "key": key,

@@ -96,6 +96,7 @@ PRESET_CASES: dict[PresetName, list[tuple[dict[str, Any], str | None, str | None
         ({"original_size_px": (402, 1_005)}, None, None),  # 2.5
         ({"original_size_px": (402, 1_006)}, "aspect_ratio", "2.5025"),
         ({"original_size_px": (500, 500), "stored_bytes": 1}, None, None),
+        ({"original_size_px": (500, 500), "original_format": "png"}, "image_format", "png"),
     ],
     "align": [
         ({"original_size_px": (201, 201)}, None, None),
@@ -105,8 +106,8 @@ PRESET_CASES: dict[PresetName, list[tuple[dict[str, Any], str | None, str | None
         ({"original_size_px": (603, 201)}, "aspect_ratio", "3.0"),
     ],
     "laion400m": [
-        ({"stored_bytes": 5_000, "original_size_px": (1, 9)}, None, None),
-        ({"stored_bytes": 4_999}, "small_file", "4999"),
+        ({"original_bytes": 5_000, "stored_bytes": 1, "original_size_px": (1, 9)}, None, None),
+        ({"original_bytes": 4_999, "stored_bytes": 9_999}, "small_file", "4999"),
     ],
     "datacomp_basic": [
         ({"original_size_px": (200, 200)}, None, None),
@@ -122,6 +123,9 @@ PRESET_CASES: dict[PresetName, list[tuple[dict[str, Any], str | None, str | None
         ({"original_size_px": (150, 301)}, "aspect_ratio", "2.0067"),
         ({"original_size_px": (20_000, 20_000)}, None, None),
         ({"original_size_px": (20_000, 20_001)}, "large_image", "20001"),
+        ({"original_format": "png"}, None, None),
+        ({"original_format": "webp"}, None, None),
+        ({"original_format": "gif"}, "image_format", "gif"),
     ],
     "yfcc15m": [({"original_size_px": (1, 90), "stored_bytes": 1}, None, None)],
 }
