@@ -6,10 +6,10 @@ Both read the same Parquet parts of pairs and write the distinct (url_norm, capt
 with the same memory limit. Pairs are made from their numbers: URLs of about 80 characters, captions of about 60, three rows of
 ten are copies of another row; half of the captions are unique, the others drawn by Zipf's law. `rules` is the stage of that
 name, whose numbers the global pass reads; it does more than the peer (every rule, two further keys) and runs part by part, on as
-many machines as there are, so the ratio is shown with and without it. `verdicts` is the whole stage PAIR_VERDICTS, which also
-numbers the copies and counts captions and images; it has no peer. `copy` writes about as many pairs without looking for copies:
-the floor of both ways, which our pipeline does not pay, as its verdicts are read beside the pairs. Processor time is what other
-work on the machine disturbs least.
+many machines as there are, so the ratio is shown with and without it. `repeats` is the whole stage of that name, which also
+numbers the copies and counts captions and images, and `verdicts` the stage after it, part by part; they have no peer. `copy`
+writes about as many pairs without looking for copies: the floor of both ways, which our pipeline does not pay, as its verdicts
+are read beside the pairs. Processor time is what other work on the machine disturbs least.
 """
 
 from __future__ import annotations
@@ -30,9 +30,11 @@ import duckdb
 from upath import UPath
 
 from pipeline.config import CurateConfig
-from pipeline.curate import PAIR_VERDICTS, FrequencyConfig
+from pipeline.curate import PAIR_VERDICTS, PairVerdictsConfig
 from pipeline.query import QueryConfig, query_to_parquet
+from pipeline.repeats import REPEATS, RepeatsConfig
 from pipeline.rules import RULED_FILE, RULES, RulesConfig
+from pipeline.stage import total
 
 PART_ROWS = 1_000_000
 MEMORY_LIMIT_MB = 2_000
@@ -171,8 +173,8 @@ def run_keys(folder: Path, threads: int, clock: Clock) -> int:
     files = [part / RULED_FILE for part in ruled]
     repeated, copies = folder / "repeated.parquet", folder / "copies.parquet"
     with clock.step("keys"):
-        query_to_parquet("repeated_pairs", repeated, query, ruled=files)
-        query_to_parquet("later_copies", copies, query, ruled=files, repeated=repeated)
+        query_to_parquet("repeated_pairs", repeated, query, ruled=files, bucket=0, buckets=1)
+        query_to_parquet("later_copies", copies, query, ruled=files, repeated=repeated, bucket=0, buckets=1)
     pairs = [str(part / "pairs.parquet") for part in parts_of(folder)]
     with clock.step("payload"):
         return run_statement(
@@ -181,13 +183,20 @@ def run_keys(folder: Path, threads: int, clock: Clock) -> int:
 
 
 def run_verdicts(folder: Path, threads: int, clock: Clock) -> int:
-    """The stage itself, on the parts that `run_keys` left."""
+    """The stages themselves, on the parts that `run_keys` left."""
     query = QueryConfig(memory_limit_mb=MEMORY_LIMIT_MB, threads=threads)
-    out = folder / "verdicts"
-    out.mkdir()
+    repeats = folder / "repeats"
+    repeats.mkdir()
     ruled = [UPath(part) for part in sorted((folder / "rules").iterdir())]
+    with clock.step("repeats"):
+        REPEATS.work(ruled, repeats, RepeatsConfig.of(CurateConfig(), query))
+    judged = []
     with clock.step("verdicts"):
-        counts = PAIR_VERDICTS.work(ruled, out, FrequencyConfig.of(CurateConfig(), query))
+        for part in ruled:
+            out = folder / "verdicts" / part.name
+            out.mkdir(parents=True)
+            judged.append(PAIR_VERDICTS.work([part, UPath(repeats)], out, PairVerdictsConfig(query=query)))
+    counts = total(judged)
     return counts.rows_in - counts.dropped["duplicate_pair"]
 
 

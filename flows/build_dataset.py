@@ -70,7 +70,7 @@ def build_dataset(
         pairs = describe_pairs(config, rows, data)
         blocked = block_pairs(config, pairs, data)
         verdicts = judge_pairs(config, pairs, blocked, data)
-        funnel.add("rules", [verdicts])
+        funnel.add("rules", verdicts)
         balanced = balance_pairs(config, verdicts, pairs, funnel, space, data)
         selected = select_pairs(config, verdicts, balanced.parts, pairs, data)
         funnel.add("selection", [selected])
@@ -211,21 +211,27 @@ def judge_pairs(
     pairs: Sequence[StageResult],
     blocked: Sequence[StageResult],
     data: DatasetFolders,
-) -> StageResult:
-    """One verdict per row."""
-    from pipeline.curate import PAIR_VERDICTS, FrequencyConfig
+) -> list[StageResult]:
+    """One verdict per row, in the parts of the pairs."""
+    from pipeline.curate import PAIR_VERDICTS, PairVerdictsConfig
+    from pipeline.repeats import REPEATS, RepeatsConfig
     from pipeline.rules import RULES, RulesConfig
 
     rules = RulesConfig.of(config.curate, config.query)
     both = zip(pairs, blocked, strict=True) if blocked else zip(pairs, strict=True)
     ruled = _parts("rules", RULES, [(_folders(parts), rules) for parts in both], data, "rules")
-    frequency = FrequencyConfig.of(config.curate, config.query)
-    return run_whole("verdicts", partial(PAIR_VERDICTS.run, _folders(ruled), data.whole("verdicts"), frequency))
+    buckets = [
+        RepeatsConfig.of(config.curate, config.query, number, config.buckets) for number in range(config.buckets)
+    ]
+    repeats = _parts("repeats", REPEATS, [(_folders(ruled), bucket) for bucket in buckets], data, "repeats")
+    verdicts = PairVerdictsConfig(query=config.query)
+    work = [([part.out, *_folders(repeats)], verdicts) for part in ruled]
+    return _parts("verdicts", PAIR_VERDICTS, work, data, "verdicts")
 
 
 def balance_pairs(
     config: BuildDatasetConfig,
-    verdicts: StageResult,
+    verdicts: Sequence[StageResult],
     pairs: Sequence[StageResult],
     funnel: Funnel,
     space: Workspace,
@@ -247,22 +253,30 @@ def balance_pairs(
             f"{config.queries.query_list}, or give the path of its folder"
         )
     index = run_whole("query index", partial(QUERY_INDEX.run, [queries], data.whole("query_index"), match))
-    captions = _parts(
-        "captions", KEPT_CAPTIONS, [([verdicts.out, part.out], match) for part in pairs], data, "captions"
-    )
+    both = zip(verdicts, pairs, strict=True)
+    captions = _parts("captions", KEPT_CAPTIONS, [(_folders(parts), match) for parts in both], data, "captions")
     matches = _parts("match", MATCHES, [([index.out, part.out], match) for part in captions], data, "matches")
     funnel.add("matching", matches)
     sources = [queries, *_folders(matches)]
     counts = run_whole("query counts", partial(MATCH_COUNTS.run, sources, data.whole("query_counts"), match))
 
-    # Drawing is done pair by pair; the paper's cap ranks all pairs of a query.
-    groups = [_folders(matches)] if balance.mode == "cap" else [[part.out] for part in matches]
-    bucket = BalanceBucket(balance=balance)
-    work = [([counts.out, *group], bucket) for group in groups]
+    # Drawing is done pair by pair, so part by part; the paper's cap ranks all pairs of a query, so query by query.
+    whole = BalanceBucket(balance=balance)
+    buckets = [
+        BalanceBucket(balance=balance, number=number, buckets=config.buckets) for number in range(config.buckets)
+    ]
+    is_cap = balance.mode == "cap"
+    if is_cap:
+        work = [([counts.out, *_folders(matches)], bucket) for bucket in buckets]
+    else:
+        work = [([counts.out, part.out], whole) for part in matches]
     entries = _parts("entries", BALANCE_ENTRIES, work, data, "entries")
     sources = [counts.out, *(_folders(entries) if balance.wanted_pairs is not None else [])]
     threshold = run_whole("threshold", partial(BALANCE_THRESHOLD.run, sources, data.whole("threshold"), balance))
-    work = [([threshold.out, counts.out, part.out], bucket) for part in entries]
+    if is_cap:
+        work = [([threshold.out, counts.out, *_folders(entries)], bucket) for bucket in buckets]
+    else:
+        work = [([threshold.out, counts.out, part.out], whole) for part in entries]
     balanced = _parts("balance", BALANCED, work, data, "balanced")
     funnel.add("balancing", balanced)
     return Balanced(balanced, [counts.out, threshold.out])
@@ -270,31 +284,31 @@ def balance_pairs(
 
 def select_pairs(
     config: BuildDatasetConfig,
-    verdicts: StageResult,
+    verdicts: Sequence[StageResult],
     balanced: Sequence[StageResult],
     pairs: Sequence[StageResult],
     data: DatasetFolders,
 ) -> StageResult:
     """The pairs worth a download."""
     if balanced:
-        from pipeline.balancing import BALANCED_SELECTION, BalancedSelectionConfig
+        from pipeline.selection import BALANCED_SELECTION, BalancedSelectionConfig
 
         curate = config.curate
         choice = BalancedSelectionConfig(
             pairs_parts=len(pairs), max_pairs=curate.max_pairs, seed=curate.seed, query=config.query
         )
-        sources = [verdicts.out, *_folders(pairs), *_folders(balanced)]
+        sources = [*_folders(verdicts), *_folders(pairs), *_folders(balanced)]
         return run_whole("selection", partial(BALANCED_SELECTION.run, sources, data.whole("selected"), choice))
-    from pipeline.curate import SELECTED, VerdictsConfig
+    from pipeline.selection import SELECTED, SelectionConfig
 
-    rules = VerdictsConfig(curate=config.curate, query=config.query)
-    sources = [verdicts.out, *_folders(pairs)]
+    rules = SelectionConfig(curate=config.curate, query=config.query)
+    sources = [*_folders(verdicts), *_folders(pairs)]
     return run_whole("selection", partial(SELECTED.run, sources, data.whole("selected"), rules))
 
 
 def describe_dataset(
     config: BuildDatasetConfig,
-    verdicts: StageResult,
+    verdicts: Sequence[StageResult],
     pairs: Sequence[StageResult],
     balanced: Balanced,
     shards: StageResult | None,
@@ -306,7 +320,7 @@ def describe_dataset(
     from pipeline.card import CARD, CardConfig, read_markdown
 
     counted = AuditConfig(preset=config.curate.preset, query=config.query)
-    sources = [verdicts.out, *_folders(pairs)]
+    sources = [*_folders(verdicts), *_folders(pairs)]
     audits = [run_whole("audit", partial(AUDIT.run, sources, data.whole("audit"), counted))]
     if balanced.told:
         curve = QueryAuditConfig(query=config.query)
@@ -321,7 +335,7 @@ def describe_dataset(
 
 def cut_parts(config: BuildDatasetConfig, selected: StageResult, data: DatasetFolders) -> list[StageResult]:
     """The selection in parts for download."""
-    from pipeline.curate import SELECTED_PART, PartConfig
+    from pipeline.selection import SELECTED_PART, PartConfig
 
     rows = config.download.rows_per_part
     numbers = range(-(-selected.counts.rows_kept // rows))

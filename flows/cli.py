@@ -213,7 +213,7 @@ def _why(arguments: list[str]) -> None:
     lines = explain(
         options.wanted,
         pairs=data.parts("pairs"),
-        verdicts=data.whole("verdicts"),
+        verdicts=data.parts("verdicts"),
         balanced=data.parts("balanced"),
         image_verdicts=data.whole("image_verdicts"),
         shards=data.shards,

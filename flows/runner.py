@@ -57,7 +57,7 @@ def _ray_runner(parts_at_once: int | None) -> Any:
     except ImportError as error:
         raise InputError(f"{RUNNER_VARIABLE}=ray: install the extra, pip install 'webimagetext[ray]'") from error
 
-    class RayRunner(RayTaskRunner):  # type: ignore[misc,type-arg]  # prefect-ray has no types
+    class RayRunner(RayTaskRunner):  # type: ignore[misc]  # prefect-ray has no types
         """Ray's workers report to the flow's server, as in ProcessRunner."""
 
         def __enter__(self) -> Self:

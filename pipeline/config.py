@@ -167,6 +167,14 @@ class BuildDatasetConfig(Settings):
     download: DownloadConfig = DownloadConfig()
     images: ImageConfig = ImageConfig()
     shards: ShardConfig = ShardConfig()
+    buckets: int = Field(
+        1,
+        ge=1,
+        le=1_024,
+        description="Tasks into which a statement that needs a view of all rows is cut, by hash of its key; the answer is the "
+        "same, each reads all rows' keys and holds its share of them (say 100 million)",
+        json_schema_extra=SPEED_ONLY,
+    )
     query: QueryConfig = QueryConfig()
 
     @model_validator(mode="after")

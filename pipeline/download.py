@@ -20,11 +20,11 @@ from upath import UPath
 
 from pipeline.bounded_opener import FetchError
 from pipeline.config import DownloadConfig
-from pipeline.curate import SELECTED_FILE
 from pipeline.errors import WorkError
 from pipeline.fetch_part import OPENER_USED_FILE, FetchSpec
 from pipeline.originals import read_originals
 from pipeline.query import QueryConfig, query_to_parquet
+from pipeline.selection import SELECTED_FILE
 from pipeline.stage import Counts, Stage
 
 RESULTS_FILE = "results.parquet"

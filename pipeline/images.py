@@ -14,11 +14,12 @@ from pydantic import model_validator
 from upath import UPath
 
 from pipeline.config import IMAGE_RULES, ImageConfig, PresetName, refuse_unread
-from pipeline.curate import SELECTED_FILE, counts_of, rows_of
+from pipeline.curate import counts_of, rows_of
 from pipeline.download import RESULTS_FILE
 from pipeline.errors import InputError
 from pipeline.query import QueryConfig, query_to_parquet
 from pipeline.rules import PRESETS
+from pipeline.selection import SELECTED_FILE
 from pipeline.settings import Settings
 from pipeline.sources.files import readable
 from pipeline.stage import Counts, Stage
@@ -121,7 +122,7 @@ def _image_verdicts(sources: Sequence[UPath], out: Path, config: ImageVerdictsCo
         evaluation_hashes=evaluation_hashes / EVALUATION_HASHES_FILE,
     )
     dropped.unlink()
-    judged = counts_of(verdicts)
+    judged = counts_of([verdicts])
     return Counts(
         rows_in=sum(rows_of(part / SELECTED_FILE) for part in selected),
         rows_kept=judged.rows_kept,

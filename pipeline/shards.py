@@ -120,7 +120,7 @@ def _shards(sources: Sequence[UPath], out: Path, settings: ShardsConfig) -> Coun
         query_to_parquet("shard_samples", out / split / "samples.parquet", config.query, packed=packed, split=split)
     packed.unlink()
     _write_manifest(out / MANIFEST_FILE, splits, settings, {verdicts.name: input_digest(verdicts)})
-    return Counts(rows_in=counts_of(verdicts / IMAGE_VERDICTS_FILE).rows_kept, rows_kept=rows)
+    return Counts(rows_in=counts_of([verdicts / IMAGE_VERDICTS_FILE]).rows_kept, rows_kept=rows)
 
 
 SHARDS = Stage("shards", _shards, sql=("shard_order", "shard_samples"))

@@ -96,7 +96,7 @@ def test_a_caption_of_a_megabyte_is_one_dropped_row(
         pa.table({"url": ["http://h/1.jpg", "http://h/2.jpg"], "caption": captions}), tmp_path / "pairs.parquet"
     )
     assert wit(*listed(tmp_path / "pairs.parquet"), "--until", "selection") == (0, "")
-    verdicts = pq.read_table(tmp_path / "workspace/datasets/url-list/verdicts/verdicts.parquet")
+    verdicts = pq.read_table(tmp_path / "workspace/datasets/url-list/verdicts/part-00000/verdicts.parquet")
     assert sorted(verdicts["drop_reason"].to_pylist(), key=str) == [None, "long_caption"]
 
 

@@ -18,8 +18,8 @@ from upath import UPath
 from flows.build_dataset import build_dataset
 from pipeline.blocklists import BlockConfig
 from pipeline.config import BuildDatasetConfig, CurateConfig
-from pipeline.curate import SELECTED_FILE
 from pipeline.errors import InputError
+from pipeline.selection import SELECTED_FILE
 from pipeline.sources.config import (
     CocoConfig,
     CommonCrawlConfig,
@@ -100,7 +100,7 @@ def test_what_the_block_lists_hit_is_dropped_with_its_reason_and_personal_data_m
     folder = Path(build_dataset(config, str(tmp_path / "workspace"), until="selection"))
     captions = pq.read_table(folder / SELECTED_FILE)["caption"].to_pylist()
     assert captions == ["write to <email> for prints"]
-    verdicts = read_record(UPath(folder.parent / "verdicts"))
+    verdicts = read_record(UPath(folder.parent / "verdicts/part-00000"))
     assert verdicts is not None and verdicts.counts.dropped == {"blocked_host": 1, "blocked_word": 1}
     card = (folder.parent / "card" / "card.md").read_text(encoding="utf-8")
     assert "blocked host" in card and "naughty" not in card
