@@ -18,15 +18,14 @@ import pyarrow.parquet as pq
 import pytest
 import simplejpeg
 import webdataset
-from downloaded_parts import Pair, write_part
+from downloaded_parts import Pair, write_facts, write_part
 from PIL import Image
 from upath import UPath
 
 from pipeline.config import BuildDatasetConfig, ImageConfig, ShardConfig
 from pipeline.errors import InputError
-from pipeline.images import EVALUATION_HASHES, IMAGE_VERDICTS, ImageVerdictsConfig, image_sources
+from pipeline.images import IMAGE_VERDICTS, ImageVerdictsConfig, image_sources
 from pipeline.query import QueryConfig, query_to_parquet
-from pipeline.settings import Settings
 from pipeline.shards import SHARDS, ShardsConfig, _whole, _without_folders
 from pipeline.stage import FunnelStage, StageResult
 
@@ -71,9 +70,9 @@ def judged(root: Path, pairs: Sequence[Pair], tar_order: int = 1) -> list[UPath]
     """The sources of SHARDS for `pairs`, in three parts."""
     written = [write_part(root, number, pairs[number::3], tar_order) for number in range(3)]
     downloads = [download for _, download in written]
-    hashes = EVALUATION_HASHES.run([], UPath(root / "hashes"), Settings()).out
+    facts = [write_facts(root, number, pairs[number::3]) for number in range(3)]
     verdicts = IMAGE_VERDICTS.run(
-        image_sources([part for part, _ in written], downloads, hashes),
+        image_sources([part for part, _ in written], downloads, facts, []),
         UPath(root / "image_verdicts"),
         ImageVerdictsConfig(images=config_of().config.images, query=QueryConfig()),
     )
