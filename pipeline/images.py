@@ -148,4 +148,6 @@ def _tell_overlap(
         "reported_up_to_distance": config.images.overlap_distance,
         "sets": {name: totals | counts.get(name, nothing) for name, totals in set_totals(evaluation).items()},
     }
-    (out / OVERLAP_COUNTS_FILE).write_text(json.dumps(told, sort_keys=True, indent=2, ensure_ascii=False) + "\n")
+    (out / OVERLAP_COUNTS_FILE).write_text(
+        json.dumps(told, sort_keys=True, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+    )

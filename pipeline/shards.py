@@ -21,7 +21,7 @@ from pipeline.config import BuildDatasetConfig
 from pipeline.curate import counts_of
 from pipeline.download import RESULTS_FILE
 from pipeline.errors import InputError
-from pipeline.images import IMAGE_VERDICTS_FILE
+from pipeline.images import IMAGE_VERDICTS_FILE, OVERLAP_COUNTS_FILE, OVERLAP_FILE
 from pipeline.jpeg import as_rgb, size_px
 from pipeline.query import query_to_parquet
 from pipeline.stage import Counts, FunnelStage, Stage, deciding_settings, input_digest
@@ -119,11 +119,12 @@ def _shards(sources: Sequence[UPath], out: Path, settings: ShardsConfig) -> Coun
     for split in splits:
         query_to_parquet("shard_samples", out / split / "samples.parquet", config.query, packed=packed, split=split)
     packed.unlink()
-    _write_manifest(out / MANIFEST_FILE, splits, settings, {verdicts.name: input_digest(verdicts)})
+    query_to_parquet("shard_overlap", out / OVERLAP_FILE, config.query, overlap=verdicts / OVERLAP_FILE)
+    _write_manifest(out / MANIFEST_FILE, splits, settings, verdicts)
     return Counts(rows_in=counts_of(verdicts / IMAGE_VERDICTS_FILE).rows_kept, rows_kept=rows)
 
 
-SHARDS = Stage("shards", _shards, sql=("shard_order", "shard_samples"))
+SHARDS = Stage("shards", _shards, sql=("shard_order", "shard_samples", "shard_overlap"), version=2)
 
 
 def _pack(packed: Path, downloads: Sequence[UPath], out: Path, quality: int) -> dict[str, list[Row]]:
@@ -216,7 +217,7 @@ def _add_sample(tar: UstarWriter, row: Row, image: bytes) -> Row:
     }
 
 
-def _write_manifest(file: Path, splits: dict[str, list[Row]], settings: ShardsConfig, parents: dict[str, str]) -> None:
+def _write_manifest(file: Path, splits: dict[str, list[Row]], settings: ShardsConfig, verdicts: UPath) -> None:
     digest = hashlib.sha256()
     for shard in itertools.chain.from_iterable(splits.get(split, []) for split in SPLITS):
         digest.update(shard["sha256"].encode())
@@ -229,7 +230,8 @@ def _write_manifest(file: Path, splits: dict[str, list[Row]], settings: ShardsCo
             split: {"samples": sum(shard["samples"] for shard in shards), "shards": shards}
             for split, shards in splits.items()
         },
-        "parents": parents,
+        "evaluation_overlap": json.loads((verdicts / OVERLAP_COUNTS_FILE).read_text(encoding="utf-8")),
+        "parents": {verdicts.name: input_digest(verdicts)},
         "tools": {tool: metadata.version(tool) for tool in TOOLS},
         "digest": digest.hexdigest(),
     }
