@@ -7,6 +7,7 @@ import hashlib
 import itertools
 import json
 import tarfile
+import zlib
 from collections.abc import Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -29,6 +30,7 @@ from pipeline.stage import Counts, FunnelStage, Stage, deciding_settings, input_
 FORMAT_VERSION = 1
 SPLITS = ("train", "val")
 MANIFEST_FILE = "manifest.json"
+SAMPLES_FILE = "samples.parquet"
 ROWS_AT_ONCE = 256  # images in memory, and requests at once to an object store
 TOOLS = ("duckdb", "img2dataset", "opencv-python-headless", "pyarrow", "simplejpeg")
 INDEX_SCHEMA = pa.schema(
@@ -40,6 +42,7 @@ INDEX_SCHEMA = pa.schema(
         "text_size": pa.int64(),
         "json_offset": pa.int64(),
         "json_size": pa.int64(),
+        "crc32": pa.int64(),
     }
 )
 SAMPLE_FIELDS = (
@@ -117,7 +120,7 @@ def _shards(sources: Sequence[UPath], out: Path, settings: ShardsConfig) -> Coun
     if "train" not in splits:
         raise InputError(f"no image is left for the train split: {_told(settings)}")
     for split in splits:
-        query_to_parquet("shard_samples", out / split / "samples.parquet", config.query, packed=packed, split=split)
+        query_to_parquet("shard_samples", out / split / SAMPLES_FILE, config.query, packed=packed, split=split)
     packed.unlink()
     query_to_parquet("shard_overlap", out / OVERLAP_FILE, config.query, overlap=verdicts / OVERLAP_FILE)
     _write_manifest(out / MANIFEST_FILE, splits, settings, verdicts)
@@ -214,6 +217,7 @@ def _add_sample(tar: UstarWriter, row: Row, image: bytes) -> Row:
         "text_size": len(text),
         "json_offset": tar.add(f"{key}.json", extra),
         "json_size": len(extra),
+        "crc32": zlib.crc32(extra, zlib.crc32(text, zlib.crc32(image))),
     }
 
 
