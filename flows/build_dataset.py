@@ -32,6 +32,7 @@ from pipeline.tiny_web.config import TinyWebConfig
 
 if TYPE_CHECKING:
     from pipeline.evaluation_images import EvaluationSet
+    from pipeline.image_scores import ImageScoresConfig
 
 ConfigT = TypeVar("ConfigT", bound=BaseModel)
 StageRun = Callable[[], StageResult]
@@ -66,6 +67,7 @@ def build_dataset(
     funnel = Funnel()
     with only_writer(data.root), sources_served(config, space) as config:
         require_evaluation_sets(config, space)
+        require_scores(config)
         rows = find_rows(config, space, data)
         funnel.add("sources", rows)
         pairs = describe_pairs(config, rows, data)
@@ -334,6 +336,7 @@ def judge_images(
     """One verdict per selected pair, now that its image is known."""
     from pipeline.evaluation_images import EVALUATION_HASHES, EvaluationSetFiles
     from pipeline.image_facts import IMAGE_FACTS
+    from pipeline.image_scores import IMAGE_SCORES
     from pipeline.images import IMAGE_VERDICTS, ImageVerdictsConfig, image_sources
 
     work = [([part.out], Settings()) for part in downloads]
@@ -341,7 +344,9 @@ def judge_images(
     sets = require_evaluation_sets(config, space)
     hashed = [(found.files, EvaluationSetFiles.of(found)) for found in sets]
     hashes = _parts("evaluation hashes", EVALUATION_HASHES, hashed, data, "evaluation_hashes")
-    sources = image_sources(_folders(parts), _folders(downloads), _folders(facts), _folders(hashes))
+    plans = require_scores(config)
+    scores = [run_whole("scores", partial(IMAGE_SCORES.run, (), data.whole("image_scores"), plan)) for plan in plans]
+    sources = image_sources(_folders(parts), _folders(downloads), _folders(facts), _folders(hashes), _folders(scores))
     rules = ImageVerdictsConfig(preset=config.curate.preset, images=config.images, query=config.query)
     return run_whole("images", partial(IMAGE_VERDICTS.run, sources, data.whole("image_verdicts"), rules))
 
@@ -351,6 +356,15 @@ def require_evaluation_sets(config: BuildDatasetConfig, space: Workspace) -> lis
     from pipeline.evaluation_images import find_evaluation_sets
 
     return find_evaluation_sets([str(space.evaluation_set(name)) for name in config.images.evaluation_sets])
+
+
+def require_scores(config: BuildDatasetConfig) -> list[ImageScoresConfig]:
+    """What to do with the scores of images, if there are any; asked before the work that ends in a need for them."""
+    if not config.images.scores:
+        return []
+    from pipeline.image_scores import plan
+
+    return [plan(config.images, config.query)]
 
 
 def pack_shards(

@@ -28,6 +28,8 @@ CAPTION_RULES = (
     "max_captions_per_image",
 )
 MOST_DISTANCE = 8  # of perceptual hashes: beyond it the keys get short and the passes many
+# The columns of images.scores, and the field that bounds each.
+SCORE_BOUNDS = {"nsfw": "max_nsfw", "watermark": "max_watermark", "aesthetic": "min_aesthetic", "clip": "min_clip"}
 IMAGE_RULES = ("min_side_px", "max_aspect_ratio", "min_bytes", "min_contrast")
 
 
@@ -155,6 +157,16 @@ class ImageConfig(Settings):
         description="Of images whose perceptual hashes differ in at most this many of 64 bits, or are connected by such, the "
         "largest is kept (4: photographs once more, smaller or compressed anew); None = all are kept",
     )
+    scores: tuple[str, ...] = Field(
+        (),
+        description="Parquet files with a column pair_id or sha256 (of the image as downloaded) and some of nsfw, watermark, "
+        "aesthetic, clip",
+    )
+    max_nsfw: float | None = Field(None, description="Largest nsfw score kept (Re-LAION's punsafe: 0.5)")
+    max_watermark: float | None = Field(None, description="Largest watermark score kept (LAION-5B's pwatermark: 0.8)")
+    min_aesthetic: float | None = Field(None, description="Least aesthetic score kept")
+    min_clip: float | None = Field(None, description="Least CLIP score kept (LAION-400M, ViT-B/32: 0.3)")
+    scores_required: bool = Field(False, description="Drop images that no file of scores knows")
     evaluation_sets: tuple[str, ...] = Field(
         (),
         description="Names or folders of evaluation sets, SET/test/*.tar or images; training images with the same bytes are "
@@ -173,6 +185,15 @@ class ImageConfig(Settings):
         le=MOST_DISTANCE,
         description="Images up to this many bits from an evaluation image are reported as overlap; None = only those dropped",
     )
+
+    @model_validator(mode="after")
+    def _scores_are_whole(self) -> Self:
+        bounds = [name for name in SCORE_BOUNDS.values() if getattr(self, name) is not None]
+        if self.scores and not bounds:
+            raise ValueError(f"scores are given without a bound; set one of {', '.join(SCORE_BOUNDS.values())}")
+        if not self.scores and (bounds or self.scores_required):
+            raise ValueError(f"{(bounds or ['scores_required'])[0]} is set, but no file of scores is given; set scores")
+        return self
 
     @property
     def overlap_distance(self) -> int | None:

@@ -100,6 +100,10 @@ def _evaluation_hashes(sources: Sequence[UPath], out: Path, config: EvaluationSe
         for file, name in zip(sources, config.names, strict=True)
         for image, data in _images(file, name)
     ]
+    if not rows:
+        raise InputError(
+            f"{EVALUATION_SETS_FIELD}: no image in the tars of {config.evaluation_set}; fetch it again, or leave it out"
+        )
     pq.write_table(pa.Table.from_pylist(rows, schema=HASHES_SCHEMA), out / EVALUATION_HASHES_FILE)
     return Counts(rows_in=len(rows), rows_kept=len(rows))
 

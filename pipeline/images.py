@@ -20,6 +20,7 @@ from pipeline.download import RESULTS_FILE
 from pipeline.errors import InputError
 from pipeline.evaluation_images import EVALUATION_HASHES_FILE, HASHES_SCHEMA, set_totals
 from pipeline.image_facts import FACTS_FILE
+from pipeline.image_scores import SCORES_FILE
 from pipeline.near_duplicates import find_near_duplicates, find_near_evaluation_images
 from pipeline.query import QueryConfig, query_rows, query_to_parquet
 from pipeline.rules import PRESETS
@@ -59,15 +60,22 @@ class ImageVerdictsConfig(Settings):
 
 
 def image_sources(
-    selected: Sequence[UPath], downloads: Sequence[UPath], facts: Sequence[UPath], evaluation_hashes: Sequence[UPath]
+    selected: Sequence[UPath],
+    downloads: Sequence[UPath],
+    facts: Sequence[UPath],
+    evaluation_hashes: Sequence[UPath],
+    scores: Sequence[UPath] = (),
 ) -> list[UPath]:
-    """The sources of IMAGE_VERDICTS: the parts, their downloads and IMAGE_FACTS, then the sets of EVALUATION_HASHES."""
+    """The sources of IMAGE_VERDICTS: the parts, their downloads and IMAGE_FACTS, the sets of EVALUATION_HASHES, IMAGE_SCORES.
+
+    `scores` is one folder if the configuration names scores, else none.
+    """
     if not len(selected) == len(downloads) == len(facts):
         raise InputError(
             f"{len(selected)} selected parts, but {len(downloads)} downloads and {len(facts)} tables of their images; "
             "run the download to its end"
         )
-    return [*selected, *downloads, *facts, *evaluation_hashes]
+    return [*selected, *downloads, *facts, *evaluation_hashes, *scores]
 
 
 def _image_verdicts(sources: Sequence[UPath], out: Path, config: ImageVerdictsConfig) -> Counts:
@@ -76,8 +84,9 @@ def _image_verdicts(sources: Sequence[UPath], out: Path, config: ImageVerdictsCo
     Beside it lies what the evaluation sets share with the images: `overlap.parquet`, counted in `overlap.json`. One blocking
     step per statement, so that each has the memory to itself.
     """
-    sets = len(config.images.evaluation_sets)
-    parts, evaluation = sources[: len(sources) - sets], sources[len(sources) - sets :]
+    first_scores = len(sources) - (1 if config.images.scores else 0)
+    first_set = first_scores - len(config.images.evaluation_sets)
+    parts, evaluation, scores = sources[:first_set], sources[first_set:first_scores], sources[first_scores:]
     if not parts:
         raise InputError("no image to judge: no pair was selected; look at the funnel, its rules may be too strict")
     third = len(parts) // 3
@@ -86,14 +95,23 @@ def _image_verdicts(sources: Sequence[UPath], out: Path, config: ImageVerdictsCo
     facts = [part / FACTS_FILE for part in parts[2 * third :]]
     verdicts, query = out / IMAGE_VERDICTS_FILE, config.query
     with tempfile.TemporaryDirectory(dir=out, prefix="exceptions-") as folder:
-        files = {name: Path(folder) / f"{name}.parquet" for name in ("dropped", "images", "copies", "near_duplicates")}
-        dropped, images, copies, near = files.values()
-        query_to_parquet(f"post_{config.preset}", dropped, query, results=results, **config.parameters(facts))
+        images, copies, near = (Path(folder) / f"{name}.parquet" for name in ("images", "copies", "near_duplicates"))
+        dropped = _dropped(results, facts, scores, Path(folder), config)
         found = query_to_parquet("distinct_images", images, query, results=results, facts=facts, dropped=dropped)
         matches = _evaluation_matches(images, found, evaluation, Path(folder), config)
         query_to_parquet("evaluation_copies", copies, query, **matches, distance=config.images.evaluation_distance)
         find_near_duplicates(images, copies, near, config.images.near_duplicate_distance, query)
-        query_to_parquet("image_verdicts", verdicts, query, selected=selected, results=results, **files)
+        query_to_parquet(
+            "image_verdicts",
+            verdicts,
+            query,
+            selected=selected,
+            results=results,
+            dropped=dropped,
+            images=images,
+            copies=copies,
+            near_duplicates=near,
+        )
         _tell_overlap(matches, images, evaluation, out, config)
     judged = counts_of(verdicts)
     return Counts(rows_in=sum(map(rows_of, selected)), rows_kept=judged.rows_kept, dropped=judged.dropped)
@@ -104,6 +122,7 @@ IMAGE_VERDICTS = Stage(
     _image_verdicts,
     sql=(
         *(f"post_{preset}" for preset in PRESETS),
+        "scored_images",
         "distinct_images",
         "equal_evaluation_images",
         "evaluation_copies",
@@ -115,6 +134,27 @@ IMAGE_VERDICTS = Stage(
     ),
     version=2,
 )
+
+
+def _dropped(
+    results: Sequence[UPath], facts: Sequence[UPath], scores: Sequence[UPath], folder: Path, config: ImageVerdictsConfig
+) -> list[Path]:
+    """Files with what the preset drops, and of the others what their scores drop."""
+    dropped, scored = folder / "dropped.parquet", folder / "scored.parquet"
+    query_to_parquet(f"post_{config.preset}", dropped, config.query, results=results, **config.parameters(facts))
+    if not scores:
+        return [dropped]
+    (score_folder,) = scores
+    query_to_parquet(
+        "scored_images",
+        scored,
+        config.query,
+        results=results,
+        dropped=dropped,
+        scores=score_folder / SCORES_FILE,
+        is_required=config.images.scores_required,
+    )
+    return [dropped, scored]
 
 
 def _evaluation_matches(

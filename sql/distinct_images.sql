@@ -1,7 +1,7 @@
 -- Every image that the rules let pass, once however many pairs show it.
 -- in   $results   parquet files of the downloads, as in download_results.sql: pair_id, status, sha256, original_width_px, original_height_px
 --      $facts     parquet files: pair_id (unique), perceptual_hash (null without structure)
---      $dropped   parquet: pair_id (unique): what the preset drops, as in post_*.sql
+--      $dropped   parquet files: pair_id (unique): what the preset and the scores drop, as in post_*.sql and scored_images.sql
 -- out  sha256 (unique), pair_id (the smallest of its pairs), pairs, original_pixels, perceptual_hash
 select
     results.sha256,

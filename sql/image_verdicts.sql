@@ -1,7 +1,8 @@
 -- One row per selected pair, with the first reason that drops it (null = kept) and the value that decided it.
 -- in   $selected          parquet files: pair_id (unique), url, page_url, caption, text_key, source
 --      $results           parquet files of the downloads, as in download_results.sql, one per part, in the order of the parts
---      $dropped           parquet: pair_id (unique), rule_reason, rule_value: what the preset drops, as in post_*.sql
+--      $dropped           parquet files: pair_id (unique), rule_reason, rule_value: what the preset and the scores drop, as in
+--                         post_*.sql and scored_images.sql
 --      $images            parquet as in distinct_images.sql
 --      $copies            parquet as in evaluation_copies.sql: images that must not be trained on
 --      $near_duplicates   parquet as in near_duplicates.sql

@@ -213,6 +213,9 @@ def test_a_folder_without_images_and_a_broken_tar_are_told(tmp_path: Path) -> No
     (broken,) = find_evaluation_sets([str(tmp_path / "empty")])
     with pytest.raises(InputError, match=r"0\.tar: not a whole tar"):
         EVALUATION_HASHES.run(broken.files, UPath(tmp_path / "hashes"), EvaluationSetFiles.of(broken))
+    (texts,) = find_evaluation_sets([write_evaluation_set(tmp_path / "texts", {"0.txt": b"x"})])
+    with pytest.raises(InputError, match="no image in the tars of texts; fetch it again"):
+        EVALUATION_HASHES.run(texts.files, UPath(tmp_path / "hashes"), EvaluationSetFiles.of(texts))
 
 
 def test_parts_and_downloads_must_match(tmp_path: Path) -> None:
