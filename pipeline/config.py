@@ -147,7 +147,7 @@ class ImageConfig(Settings):
     max_aspect_ratio: float = Field(3.0, ge=1, description="Largest long/short side kept (ALIGN and DataComp: 3)")
     min_bytes: int = Field(500, ge=0, description="Smallest stored file kept, in bytes")
     min_contrast: float = Field(
-        2.0, ge=0, description="Least standard deviation of the grey levels (0 to 255) kept; below it an image is blank"
+        2.0, ge=0, description="Least standard deviation of the colours (0 to 255) kept; below it an image is blank"
     )
     # Off: the paper tells of no such step, and plain pictures, such as logos, look alike without being the same.
     near_duplicate_distance: int | None = Field(

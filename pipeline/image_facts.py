@@ -12,13 +12,13 @@ from upath import UPath
 
 from pipeline.download import OK, RESULTS_FILE
 from pipeline.errors import InputError
-from pipeline.perceptual import contrast, entropy_bits, perceptual_hash, read_grey
+from pipeline.perceptual import contrast, entropy_bits, perceptual_hash, read_colours
 from pipeline.settings import Settings
 from pipeline.stage import Counts, Stage
 
 FACTS_FILE = "image_facts.parquet"
 READ_COLUMNS = ("pair_id", "sha256", "width_px", "height_px", "stored_bytes", "tar", "image_offset")
-# img2dataset stores each image as a JPEG that it has shrunk: the grey levels are that picture's, and format, animation and
+# img2dataset stores each image as a JPEG that it has shrunk: what it looks like is that picture's, and format, animation and
 # EXIF of the original are gone with it. sha256 is the one fact of the bytes as downloaded.
 FACTS_SCHEMA = pa.schema(
     {
@@ -27,7 +27,7 @@ FACTS_SCHEMA = pa.schema(
         "width_px": pa.int32(),  # as stored, like the columns below
         "height_px": pa.int32(),
         "stored_bytes": pa.int64(),
-        "contrast": pa.float64(),  # standard deviation of the grey levels, 0 to 127.5
+        "contrast": pa.float64(),  # standard deviation of the colours; 0 is one colour
         "entropy_bits": pa.float64(),  # of the grey levels, 0 to 8
         "perceptual_hash": pa.int64(),  # 64 bits, signed; null without structure (pipeline/perceptual.py)
     }
@@ -62,16 +62,17 @@ def _facts(download: UPath) -> Iterator[dict[str, Any]]:
 
 def _fact(row: dict[str, Any], stored: bytes, tar: UPath) -> dict[str, Any]:
     try:
-        grey_HW = read_grey(stored)
+        colours_HW3 = read_colours(stored)
     except ValueError as error:
         raise InputError(
             f"{tar} at byte {row['image_offset']}: expected the JPEG of pair {row['pair_id']}, found {error}; "
             f"delete {tar.parent} and run again"
         ) from error
     kept = {name: row[name] for name in FACTS_SCHEMA.names if name in row}
+    grey_HW = colours_HW3[..., 0]
     return {
         **kept,
-        "contrast": contrast(grey_HW),
+        "contrast": contrast(colours_HW3),
         "entropy_bits": entropy_bits(grey_HW),
         "perceptual_hash": perceptual_hash(grey_HW),
     }

@@ -1,4 +1,4 @@
-"""What a picture looks like, in a few numbers: a 64-bit perceptual hash, contrast and entropy, all of its grey levels.
+"""What a picture looks like, in a few numbers: contrast, and of its grey levels a 64-bit perceptual hash and the entropy.
 
 The hash is that of Zauner 2010 ("Implementation and Benchmarking of Perceptual Image Hash Functions", section 3.2.1): the means
 of 32 x 32 equal areas of the picture, their cosine transform (DCT-II), and for each of the 8 x 8 lowest frequencies, but those of
@@ -26,6 +26,7 @@ DECIMALS = 6
 LEVELS = 256
 
 GreyImage = NDArray[np.uint8]
+ColourImage = NDArray[np.uint8]
 Transform = NDArray[np.float64]
 
 
@@ -34,14 +35,23 @@ def read_grey(data: bytes) -> GreyImage:
 
     Of an animation it is the first frame; a large JPEG is decoded smaller. Raises ValueError if the bytes are no whole image.
     """
+    return _read(data, "L")
+
+
+def read_colours(data: bytes) -> ColourImage:
+    """The pixels (height, width, 3) of an image file as YCbCr: grey level and two colour differences; else as `read_grey`."""
+    return _read(data, "YCbCr")
+
+
+def _read(data: bytes, mode: str) -> NDArray[np.uint8]:
     try:
         with Image.open(io.BytesIO(data)) as image:
-            image.draft("L", (DECODED_SIDE_PX, DECODED_SIDE_PX))
+            image.draft(mode, (DECODED_SIDE_PX, DECODED_SIDE_PX))
             upright = ImageOps.exif_transpose(image)
             if upright.has_transparency_data:
                 coloured = upright.convert("RGBA")
                 upright = Image.alpha_composite(Image.new("RGBA", coloured.size, "white"), coloured)
-            return np.asarray(upright.convert("L"))
+            return np.asarray(upright.convert(mode))
     # What Pillow's readers raise of bytes that they cannot read: a broken PNG is a SyntaxError.
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(f"no image that can be read: {error}") from error
@@ -65,9 +75,12 @@ def distance(one: int, other: int) -> int:
     return ((one ^ other) & (2**64 - 1)).bit_count()
 
 
-def contrast(grey_HW: GreyImage) -> float:
-    """Standard deviation of the grey levels, 0 (one colour) to 127.5."""
-    return float(grey_HW.std(dtype=np.float64))
+def contrast(colours_HW3: ColourImage) -> float:
+    """Standard deviation of the colours: the root of the variances of grey level and colour differences; 0 is one colour.
+
+    Grey levels alone would not tell a red thing on a green ground of the same brightness from nothing.
+    """
+    return float(np.sqrt(colours_HW3.var(axis=(0, 1), dtype=np.float64).sum()))
 
 
 def entropy_bits(grey_HW: GreyImage) -> float:

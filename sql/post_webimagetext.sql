@@ -1,14 +1,14 @@
 -- Images that the preset drops after the download, each with the first rule that says so and the value that decided it.
 -- preset   webimagetext, version 1
 -- source   this project; the values are fields of ImageConfig, with their sources
--- holds    bytes and grey levels as stored, short side and shape of the original
+-- holds    bytes and contrast as stored, short side and shape of the original
 -- not      copies of evaluation images and repeated images: image_verdicts.sql; scores of models: other stages
 -- in   $results   parquet as in download_results.sql; only rows with status 'ok' are looked at
 --      $facts              parquet: pair_id (unique), contrast: what the images look like
 --      $min_bytes          smallest stored file kept, in bytes
 --      $min_side_px        shortest side of the original kept, in pixels
 --      $max_aspect_ratio   largest long / short side of the original kept
---      $min_contrast       least standard deviation of the grey levels kept
+--      $min_contrast       least standard deviation of the colours kept
 -- out  pair_id, rule_reason, rule_value; only rows that a rule drops, unique on pair_id
 with images as (
     select

@@ -46,8 +46,8 @@ class Pair:
     pair_id: str
     caption: str = "a caption"
     image: bytes = b""
-    original: str = ""
-    """Stands for the original bytes: pairs with the same are the same image; empty = one of its own."""
+    original: str | bytes = ""
+    """The original bytes, or a word that stands for them: pairs with the same are the same image; empty = one of its own."""
     status: str = "ok"
     error: str | None = None
     size_px: tuple[int, int] = (100, 100)
@@ -59,7 +59,8 @@ class Pair:
 
     @property
     def sha256(self) -> str:
-        return hashlib.sha256((self.original or self.pair_id).encode()).hexdigest()
+        original = self.original or self.pair_id
+        return hashlib.sha256(original if isinstance(original, bytes) else original.encode()).hexdigest()
 
     @property
     def perceptual_hash(self) -> int | None:

@@ -16,12 +16,14 @@ import pytest
 from downloaded_parts import Pair, finished, write_facts, write_part
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from upath import UPath
 
 from pipeline.config import ImageConfig, PresetName
 from pipeline.errors import InputError
 from pipeline.evaluation_images import EVALUATION_HASHES, HASHES_SCHEMA, EvaluationSetFiles, find_evaluation_sets
 from pipeline.images import IMAGE_VERDICTS, ImageVerdictsConfig, image_sources
+from pipeline.perceptual import perceptual_hash, read_grey
 from pipeline.query import QueryConfig
 from pipeline.stage import StageResult
 
@@ -185,6 +187,34 @@ def test_copies_of_evaluation_images_are_dropped(tmp_path: Path) -> None:
     assert overlap_counts(result)["sets"] == {
         "set": {"images": 2, "without_perceptual_hash": 2, "overlapping_images": 0, "removed_images": 2}
     }
+
+
+@pytest.mark.parametrize(
+    ("removed", "reported", "reasons", "distances"),
+    [
+        (None, None, {"a": "evaluation_copy"}, {"a": 0}),
+        (None, 4, {"a": "evaluation_copy"}, {"a": 0, "b": 2, "c": 4}),
+        (2, None, {"a": "evaluation_copy", "b": "evaluation_copy"}, {"a": 0, "b": 2}),
+        (4, 2, {"a": "evaluation_copy", "b": "evaluation_copy", "c": "evaluation_copy"}, {"a": 0, "b": 2, "c": 4}),
+    ],
+)
+def test_look_alikes_are_removed_and_reported_up_to_their_distances(
+    tmp_path: Path, removed: int | None, reported: int | None, reasons: dict[str, str], distances: dict[str, int]
+) -> None:
+    """What is removed is reported whatever the other distance is; equal bytes need none."""
+    buffer = io.BytesIO()
+    Image.effect_mandelbrot((64, 64), (-2, -1.5, 1, 1.5), 60).save(buffer, "PNG")
+    looks = perceptual_hash(read_grey(buffer.getvalue())) or 0
+    tar = write_evaluation_set(tmp_path / "set", {"0.png": buffer.getvalue()})
+    given = {"evaluation_sets": (tar,), "evaluation_distance": removed, "evaluation_report_distance": reported}
+    near = {"b": looks ^ 0b11, "c": looks ^ 0b1111, "d": looks ^ 0b111111}
+    pairs = [Pair("a", original=buffer.getvalue(), looks=looks)]
+    pairs += [Pair(name, looks=bits) for name, bits in near.items()]
+    result = judge(tmp_path, [pairs], RULES.model_copy(update=given))
+    assert {row["pair_id"]: row["drop_reason"] for row in rows(result) if row["drop_reason"]} == reasons
+    overlap = pq.read_table(result.out.path + "/overlap.parquet").to_pylist()
+    assert {row["pair_id"]: row["distance"] for row in overlap} == distances
+    assert [row["is_equal"] for row in overlap] == [row["pair_id"] == "a" for row in overlap]
 
 
 def test_another_evaluation_image_changes_the_fingerprint(tmp_path: Path) -> None:
