@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from prefect import flow, get_run_logger
 from pydantic import BaseModel
@@ -26,11 +26,14 @@ from flows.tiny_web import serving
 from flows.workspace import DatasetFolders, Workspace, only_writer
 from pipeline.config import BuildDatasetConfig
 from pipeline.errors import InputError
-from pipeline.images import require_evaluation_sets
 from pipeline.settings import Settings
 from pipeline.sources.config import SourceConfig
 from pipeline.stage import Stage, StageResult, prune_parts, read_record
 from pipeline.tiny_web.config import TinyWebConfig
+
+if TYPE_CHECKING:
+    from pipeline.evaluation_images import EvaluationSet
+    from pipeline.image_scores import ImageScoresConfig
 
 ConfigT = TypeVar("ConfigT", bound=BaseModel)
 StageRun = Callable[[], StageResult]
@@ -64,7 +67,8 @@ def build_dataset(
     data = space.dataset(config.name)
     funnel = Funnel()
     with only_writer(data.root), sources_served(config, space) as config:
-        require_evaluation_sets([str(space.evaluation_set(name)) for name in config.images.evaluation_sets])
+        require_evaluation_sets(config, space)
+        require_scores(config)
         rows = find_rows(config, space, data)
         funnel.add("sources", rows)
         pairs = describe_pairs(config, rows, data)
@@ -358,22 +362,37 @@ def judge_images(
     data: DatasetFolders,
 ) -> StageResult:
     """One verdict per selected pair, now that its image is known."""
-    from pipeline.images import (
-        EVALUATION_HASHES,
-        IMAGE_VERDICTS,
-        ImageVerdictsConfig,
-        evaluation_tars,
-        image_sources,
-    )
+    from pipeline.evaluation_images import EVALUATION_HASHES, EvaluationSetFiles
+    from pipeline.image_facts import IMAGE_FACTS
+    from pipeline.image_scores import IMAGE_SCORES
+    from pipeline.images import IMAGE_VERDICTS, ImageVerdictsConfig, image_sources
 
-    sets = [str(space.evaluation_set(name)) for name in config.images.evaluation_sets]
-    tars = evaluation_tars(sets)
-    hashes = run_whole(
-        "evaluation hashes", partial(EVALUATION_HASHES.run, tars, data.whole("evaluation_hashes"), Settings())
-    )
-    sources = image_sources(_folders(parts), _folders(downloads), hashes.out)
+    work = [([part.out], Settings()) for part in downloads]
+    facts = _parts("image facts", IMAGE_FACTS, work, data, "image_facts")
+    sets = require_evaluation_sets(config, space)
+    hashed = [(found.files, EvaluationSetFiles.of(found)) for found in sets]
+    hashes = _parts("evaluation hashes", EVALUATION_HASHES, hashed, data, "evaluation_hashes")
+    plans = require_scores(config)
+    scores = [run_whole("scores", partial(IMAGE_SCORES.run, (), data.whole("image_scores"), plan)) for plan in plans]
+    sources = image_sources(_folders(parts), _folders(downloads), _folders(facts), _folders(hashes), _folders(scores))
     rules = ImageVerdictsConfig(preset=config.curate.preset, images=config.images, query=config.query)
     return run_whole("images", partial(IMAGE_VERDICTS.run, sources, data.whole("image_verdicts"), rules))
+
+
+def require_evaluation_sets(config: BuildDatasetConfig, space: Workspace) -> list[EvaluationSet]:
+    """The evaluation sets to keep out; asked before the work that ends in a need for them."""
+    from pipeline.evaluation_images import find_evaluation_sets
+
+    return find_evaluation_sets([str(space.evaluation_set(name)) for name in config.images.evaluation_sets])
+
+
+def require_scores(config: BuildDatasetConfig) -> list[ImageScoresConfig]:
+    """What to do with the scores of images, if there are any; asked before the work that ends in a need for them."""
+    if not config.images.scores:
+        return []
+    from pipeline.image_scores import plan
+
+    return [plan(config.images, config.query)]
 
 
 def pack_shards(
