@@ -199,9 +199,11 @@ def test_why_names_the_picture_that_stands_for_another(judged: Judged, tmp_path:
     lines = explain(
         pair_id,
         pairs=[finished(tmp_path / "pairs", {"pairs.parquet": pa.Table.from_pylist([pair])})],
-        verdicts=finished(
-            tmp_path / "verdicts", {"verdicts.parquet": pa.table({**verdict, "decided_by": verdict["drop_reason"]})}
-        ),
+        verdicts=[
+            finished(
+                tmp_path / "verdicts", {"verdicts.parquet": pa.table({**verdict, "decided_by": verdict["drop_reason"]})}
+            )
+        ],
         image_verdicts=judged.verdicts.out,
         shards=UPath(tmp_path / "shards"),
     )
