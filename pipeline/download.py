@@ -91,7 +91,7 @@ def _download(sources: Sequence[UPath], out: Path, config: DownloadConfig) -> Co
     return counts
 
 
-DOWNLOAD = Stage("download", _download, sql=("fetch_requests", "download_results"))
+DOWNLOAD = Stage("download", _download, sql=("fetch_requests", "download_results"), version=2)
 
 
 def _run_img2dataset(part: str, spec: FetchSpec) -> None:
