@@ -1,0 +1,105 @@
+"""The batched logistic regression against scikit-learn's, one penalty at a time, on the digits that it brings."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from sklearn.datasets import load_digits
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss
+
+from model.evaluation.logistic import fit
+
+PENALTIES = (1.0, 1e2, 1e4, 1e6)
+Data = tuple[NDArray[np.float64], NDArray[np.int64]]
+
+
+@pytest.fixture(scope="module")
+def digits() -> Data:
+    """Pixels of 0 to 16; some never vary."""
+    features, labels = load_digits(return_X_y=True)
+    return features, labels
+
+
+def objective(peer: LogisticRegression, data: Data, penalty: float) -> float:
+    """The loss that both minimise, of scikit-learn's own probabilities and coefficients."""
+    features, labels = data
+    fitted = log_loss(labels, peer.predict_proba(features), labels=peer.classes_, normalize=False)
+    return float(fitted + penalty / 2 * (peer.coef_**2).sum())
+
+
+def as_peer(fits: object, number: int, peer: LogisticRegression) -> LogisticRegression:
+    """A scikit-learn classifier with our coefficients."""
+    ours = LogisticRegression()
+    ours.classes_ = peer.classes_
+    weight, centre = fits.weight_PCD[number].double().numpy(), fits.centre_D.numpy()  # type: ignore[attr-defined]
+    ours.coef_, bias = weight[peer.classes_], fits.bias_PC[number].double().numpy()[peer.classes_]  # type: ignore[attr-defined]
+    ours.intercept_ = bias - ours.coef_ @ centre
+    if len(peer.classes_) == 2:
+        ours.coef_, ours.intercept_ = ours.coef_[1:] - ours.coef_[:1], ours.intercept_[1:] - ours.intercept_[:1]
+    return ours
+
+
+def assert_same_optimum(data: Data, penalties: tuple[float, ...], classes: int) -> None:
+    features, labels = data
+    train, test = slice(None, None, 2), slice(1, None, 2)
+    shown = (features[train], labels[train])
+    fits = fit(torch.from_numpy(shown[0]).float(), torch.from_numpy(shown[1]), penalties, classes)
+    for number, penalty in enumerate(penalties):
+        peer = LogisticRegression(C=1 / penalty, solver="newton-cholesky", max_iter=200, tol=1e-7).fit(*shown)
+        ours = as_peer(fits, number, peer)
+        assert objective(ours, shown, penalty) == pytest.approx(objective(peer, shown, penalty), rel=1e-4)
+        logits = fits.logits(number, torch.from_numpy(features[test]).float())
+        agree = (logits.argmax(dim=1).numpy() == peer.predict(features[test])).mean()
+        assert agree >= 0.998
+        assert fits.is_converged[number]
+
+
+def test_same_optimum_at_every_penalty(digits: Data) -> None:
+    assert_same_optimum(digits, PENALTIES, 10)
+
+
+def test_where_the_classes_come_apart_it_is_never_above_the_peer(digits: Data) -> None:
+    # The minimum is next to zero there, and far: the peer stops on the way.
+    features, labels = digits[0][::2], digits[1][::2]
+    penalties = (1e-6, 1e-2)
+    fits = fit(torch.from_numpy(features).float(), torch.from_numpy(labels), penalties, 10)
+    for number, penalty in enumerate(penalties):
+        peer = LogisticRegression(C=1 / penalty, max_iter=1_000).fit(features, labels)
+        ours = as_peer(fits, number, peer)
+        assert objective(ours, (features, labels), penalty) <= objective(peer, (features, labels), penalty)
+
+
+def test_two_classes_are_penalised_as_one_difference(digits: Data) -> None:
+    features, labels = digits
+    pair = (labels == 3) | (labels == 8)
+    assert_same_optimum((features[pair], labels[pair]), (1.0, 1e3), 10)
+
+
+def test_a_common_offset_and_fewer_images_than_dimensions() -> None:
+    draw = np.random.default_rng(0)
+    labels = draw.integers(0, 5, 160)
+    features = draw.normal(size=(160, 200)) + 30 + draw.normal(size=(5, 200))[labels]
+    features = features.astype(np.float32).astype(np.float64)
+    assert_same_optimum((features, labels), (1.0, 1e2), 5)
+
+
+def test_large_features_stall_in_float32_and_go_on_in_float64(digits: Data) -> None:
+    # Derivatives grow with the features and their rounding with them, so that 1e-5 is out of reach of float32.
+    features, labels = digits
+    assert_same_optimum((features * 300, labels), (1e8,), 10)
+
+
+def test_a_class_that_was_not_shown_is_never_chosen(digits: Data) -> None:
+    features, labels = digits
+    shown = labels != 4
+    fits = fit(torch.from_numpy(features[shown]).float(), torch.from_numpy(labels[shown]), (1.0,), 10)
+    logits = fits.logits(0, torch.from_numpy(features).float())
+    assert (logits[:, 4] == -torch.inf).all() and logits[:, [0, 5, 9]].isfinite().all()
+
+
+def test_one_class_is_no_classifier() -> None:
+    with pytest.raises(ValueError, match="at least two classes, not of 1"):
+        fit(torch.randn(4, 3), torch.zeros(4, dtype=torch.long), (1.0,), 3)
