@@ -47,6 +47,17 @@ class CLIP(TextTransformer):
         features_BD: Tensor = self.visual(image_BCHW)
         return features_BD
 
+    def encode_image_twice(self, image_BCHW: Tensor) -> tuple[Tensor, Tensor]:
+        """The features before the projection (B, width) and after it (B, D), in one pass.
+
+        The attention pool of a ResNet is its projection too, so there both are what comes after (appendix A.2).
+        """
+        if isinstance(self.visual, VisionTransformer):
+            before_BC = self.visual.before_projection(image_BCHW)
+            return before_BC, before_BC @ self.visual.proj
+        after_BD = self.encode_image(image_BCHW)
+        return after_BD, after_BD
+
     def forward(self, image_BCHW: Tensor, tokens_BL: Tensor) -> Features:
         """Unit features of both sides (fp32) and the scale of their products."""
         image_BD = F.normalize(self.encode_image(image_BCHW).float(), dim=-1)

@@ -26,9 +26,14 @@ class VisionTransformer(nn.Module):
             nn.init.normal_(parameter, std=width**-0.5)
 
     def forward(self, image_BCHW: Tensor) -> Tensor:
+        image_BD: Tensor = self.before_projection(image_BCHW) @ self.proj
+        return image_BD
+
+    def before_projection(self, image_BCHW: Tensor) -> Tensor:
+        """Features (B, width): what the paper's linear probes are fitted on (`I_f` of figure 3; appendix A.2)."""
         patch_BLC = self.conv1(image_BCHW).flatten(2).transpose(1, 2)
         class_BLC = self.class_embedding.to(patch_BLC.dtype).expand(len(patch_BLC), 1, -1)
         x_BLC = torch.cat([class_BLC, patch_BLC], dim=1) + self.positional_embedding.to(patch_BLC.dtype)
         x_BLC = self.transformer(self.ln_pre(x_BLC))
-        image_BD: Tensor = self.ln_post(x_BLC[:, 0]) @ self.proj
-        return image_BD
+        image_BC: Tensor = self.ln_post(x_BLC[:, 0])
+        return image_BC

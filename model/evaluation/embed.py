@@ -1,6 +1,6 @@
 """Images and texts to features, and the cache that spares doing it twice.
 
-Axes: N images, D dimensions of the shared space, B batch, L tokens.
+Axes: N images, D dimensions of the shared space, F dimensions before the projection into it, B batch, L tokens.
 """
 
 from __future__ import annotations
@@ -28,12 +28,14 @@ from model.evaluation.results import Unreadable
 
 MAX_UNREADABLE_SHARE = 0.01
 TEXTS_AT_ONCE = 256
+CACHED = "features before and after the projection"
+"""Part of the key: a cache that holds less is none."""
 
 
 class Towers(Protocol):
     """The two towers of a CLIP model; features come unnormalised."""
 
-    def encode_image(self, image_BCHW: Tensor) -> Tensor: ...
+    def encode_image_twice(self, image_BCHW: Tensor) -> tuple[Tensor, Tensor]: ...
 
     def encode_text(self, tokens_BL: Tensor) -> Tensor: ...
 
@@ -49,9 +51,13 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Embedded:
-    """Features (N, D) of the images that could be read; `rows` are their numbers in what was asked for."""
+    """Features (N, D) of the images that could be read, and what the tower had before it projected them (N, F).
+
+    `rows` are the numbers of these images in what was asked for.
+    """
 
     features: Tensor
+    before: Tensor
     rows: list[int]
     unreadable: list[Unreadable]
 
@@ -83,6 +89,7 @@ class Embedder:
     def images(self, name: str, images: Sequence[tuple[str, ImageRef]], say: Say) -> Embedded:
         """Decode in threads, one batch ahead of the model. Raises InputError if more than 1 % cannot be read."""
         features: list[Tensor] = []
+        before: list[Tensor] = []
         rows: list[int] = []
         unreadable: list[Unreadable] = []
         done = 0
@@ -94,13 +101,15 @@ class Embedder:
                 else:
                     rows.append(row)
             if whole:
-                features.append(self._encode(np.stack(whole)))
+                before_BF, features_BD = self._encode(np.stack(whole))
+                before.append(before_BF)
+                features.append(features_BD)
             done += len(part)
             say(f"embedding {name} {done}/{len(images)}")
         check_readable(name, unreadable, len(images))
         features_ND = torch.cat(features)
         check_finite(name, features_ND)
-        return Embedded(features_ND, rows, unreadable)
+        return Embedded(features_ND, torch.cat(before), rows, unreadable)
 
     def texts(self, texts: Sequence[str]) -> Tensor:
         """Features (len(texts), D), unnormalised; each distinct text is embedded once."""
@@ -135,13 +144,14 @@ class Embedder:
         except UnreadableError as error:
             return str(error)
 
-    def _encode(self, pixels_BHWC: NDArray[np.uint8]) -> Tensor:
+    def _encode(self, pixels_BHWC: NDArray[np.uint8]) -> tuple[Tensor, Tensor]:
         with torch.inference_mode():
             image_BCHW = normalise(torch.from_numpy(pixels_BHWC).to(self.device))
-            return self.towers.encode_image(image_BCHW).float().cpu()
+            before_BF, features_BD = self.towers.encode_image_twice(image_BCHW)
+            return before_BF.float().cpu(), features_BD.float().cpu()
 
     def _cache_key(self, digest: str, keys: list[str]) -> str:
-        parts = [self.weights_sha256, PREPROCESSING, self.image_px, digest, keys]
+        parts = [CACHED, self.weights_sha256, PREPROCESSING, self.image_px, digest, keys]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
@@ -175,7 +185,8 @@ def read_cache(path: Path, key: str) -> Embedded | None:
             if about.get("key") != key:
                 return None
             unreadable = [Unreadable.model_validate(found) for found in about["unreadable"]]
-            return Embedded(file.get_tensor("features"), file.get_tensor("rows").tolist(), unreadable)
+            rows = file.get_tensor("rows").tolist()
+            return Embedded(file.get_tensor("features"), file.get_tensor("before"), rows, unreadable)
     except SafetensorError:
         return None  # not one of ours, or damaged: it is embedded anew and written over
 
@@ -186,6 +197,10 @@ def write_cache(path: Path, key: str, embedded: Embedded) -> None:
     partial = path.with_name(f".{path.name}.partial")
     # One entry, because safetensors writes several in an order that changes from run to run.
     about = json.dumps({"key": key, "unreadable": [found.model_dump() for found in embedded.unreadable]})
-    tensors = {"features": embedded.features.contiguous(), "rows": torch.tensor(embedded.rows, dtype=torch.long)}
+    tensors = {
+        "features": embedded.features.contiguous(),
+        "before": embedded.before.contiguous(),
+        "rows": torch.tensor(embedded.rows, dtype=torch.long),
+    }
     save_file(tensors, partial, metadata={"about": about})
     partial.replace(path)

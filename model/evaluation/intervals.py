@@ -1,13 +1,18 @@
-"""Shares with confidence intervals: exact for independent trials, Korn-Graubard for trials in classes or clusters."""
+"""Shares with confidence intervals: exact for independent trials, Korn-Graubard for trials in classes or clusters, bootstrap
+for what is not a mean over trials."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 from scipy.stats import beta
+
+
+BOOTSTRAP_SAMPLES = 1_000
+SAMPLES_AT_ONCE = 50
 
 
 class Share(BaseModel):
@@ -60,6 +65,40 @@ def share_of_clustered(hits: Sequence[bool], clusters: Sequence[int], confidence
     residual_G = np.bincount(cluster_N, weights=hits_N - value, minlength=len(names))
     variance = float((residual_G**2).sum()) / trials**2 * len(names) / max(len(names) - 1, 1)
     return _korn_graubard(value, variance, trials, confidence)
+
+
+def mean_of_shares(first: Share, second: Share) -> Share:
+    """The mean of two shares of the same trials. Its ends are the means of theirs: right if the two always agree, else wide."""
+    return Share(
+        value=(first.value + second.value) / 2, low=(first.low + second.low) / 2, high=(first.high + second.high) / 2
+    )
+
+
+def bootstrap(
+    statistic: Callable[[NDArray[np.float64]], NDArray[np.float64]], labels: NDArray[np.int64], confidence: float
+) -> Share:
+    """The basic interval of a statistic of images (Davison and Hinkley 1997, section 5.2): the sample's value less what the
+    bootstrap's values stray from it. Unlike their percentiles it corrects most of the bias that a ranking metric has in few
+    images; with 25 images a class, mean average precision still strayed out of nine in ten such intervals one time in four.
+
+    `statistic` takes how often each image counts (B, N) and gives (B) values. Images are drawn anew within their class, so
+    that none is lost. Samples of what is perfect are perfect: there the interval is the exact one of the smallest class.
+    """
+    _, label_N, images_C = np.unique(labels, return_inverse=True, return_counts=True)
+    members_N = np.argsort(label_N, kind="stable")
+    first_N, own_N = (np.cumsum(images_C) - images_C)[label_N], images_C[label_N]
+    value = float(statistic(np.ones((1, len(labels))))[0])
+    smallest = int(images_C.min())
+    if value in (0.0, 1.0):
+        low, high = clopper_pearson(value * smallest, smallest, confidence)
+        return Share(value=value, low=low, high=high)
+    draw = np.random.default_rng(0)
+    values: list[NDArray[np.float64]] = []
+    for _ in range(BOOTSTRAP_SAMPLES // SAMPLES_AT_ONCE):
+        drawn_BN = members_N[first_N + (draw.random((SAMPLES_AT_ONCE, len(labels))) * own_N).astype(np.int64)]
+        values.append(statistic(np.stack([np.bincount(row, minlength=len(labels)) for row in drawn_BN]).astype(float)))
+    low, high = 2 * value - np.quantile(np.concatenate(values), [(1 + confidence) / 2, (1 - confidence) / 2])
+    return Share(value=value, low=max(0.0, min(float(low), value)), high=min(1.0, max(float(high), value)))
 
 
 def _korn_graubard(value: float, variance: float, trials: int, confidence: float) -> Share:
