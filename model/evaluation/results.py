@@ -45,6 +45,71 @@ class Verdict(Result):
     probability: float
 
 
+class Calibration(Result):
+    """What to divide the logits by, and the expected calibration error on the tested images before and after."""
+
+    temperature: float
+    val_images: int
+    error_before: float
+    error_after: float
+
+
+class SweepPoint(Result):
+    """A penalty that was tried, and the set's metric on the validation images."""
+
+    penalty: float
+    value: float
+    iterations: int
+    is_converged: bool
+
+
+class ProbeResult(Result):
+    """A linear classifier on the features of the training images; `metric` is the set's own."""
+
+    train_images: int
+    val_images: int
+    dimensions: int
+    penalty: float
+    iterations: int
+    is_converged: bool
+    sweep: list[SweepPoint]
+    metric: Share
+    top1: Share
+    mean_per_class: Share
+    calibration: Calibration
+
+
+class FewShotResult(Result):
+    """The set's metric from so many examples of each class, once per seed; `reason` says why there is none."""
+
+    examples: int
+    values: list[float] = []
+    mean: float | None = None
+    deviation: float | None = None
+    reason: str = ""
+
+
+class NeighboursResult(Result):
+    """Nearest neighbours among the training and validation images, in the shared space."""
+
+    neighbours: int
+    metric: Share
+    top1: Share
+
+
+class LearnedResult(Result):
+    """What the labels of a set's training split add; `reason` says why it was skipped."""
+
+    status: Literal["measured", "skipped"]
+    reason: str = ""
+    is_val_carved: bool = False
+    unreadable: list[Unreadable] = []
+    probe: ProbeResult | None = None
+    few_shot: list[FewShotResult] = []
+    neighbours: NeighboursResult | None = None
+    zero_shot_calibration: Calibration | None = None
+
+
 class SetResult(Result):
     """Zero-shot classification of one evaluation set."""
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from model.data.shards import Folder
 from model.errors import InputError
 from model.evaluation.images import ImageRef
+from model.evaluation.metrics import METRICS, Metric
 from model.files import sha256_file
 
 IMAGE_ENDINGS = ("jpg", "jpeg", "png", "webp")
@@ -28,14 +29,28 @@ class LabelledImage:
 
 
 @dataclass(frozen=True)
+class Split:
+    """Labelled images; `digest` identifies them and their labels."""
+
+    samples: tuple[LabelledImage, ...]
+    digest: str
+
+
+@dataclass(frozen=True)
 class EvaluationSet:
-    """One set. `images_digest` identifies its images and labels, `digest` the class names and templates as well."""
+    """One set. `images_digest` identifies its images and labels, `digest` all else too: names, templates, other splits.
+
+    `train` and `val` are None where the folder has none; they are what a linear probe is fitted on.
+    """
 
     name: str
     class_names: tuple[str, ...]
     templates: tuple[str, ...]
+    metric: Metric
     samples: tuple[LabelledImage, ...]
     images_digest: str
+    train: Split | None
+    val: Split | None
     digest: str
 
     def prompts(self, label: int) -> list[str]:
@@ -89,19 +104,46 @@ def read_set(folder: Path) -> EvaluationSet:
                 f"{folder / 'zeroshot_classification_templates.txt'} line {number}: {template!r} has no place for the "
                 "class name; write {c} where it belongs"
             )
-    tars = _tars(folder / "test")
-    samples = [sample for tar in tars for sample in _read_tar(tar, len(class_names))]
-    if not samples:
-        raise InputError(f"{folder / 'test'}: no samples in its {len(tars)} tars; write the set anew")
-    images_digest = _digest([sha256_file(tar) for tar in tars])
+    test = _split(folder / "test", len(class_names))
+    train, val = (_optional_split(folder / name, len(class_names)) for name in ("train", "val"))
+    metric = _metric(folder / "metric.txt", len(class_names), test)
+    splits = [test.digest, *(split.digest if split else None for split in (train, val))]
     return EvaluationSet(
         name=folder.resolve().name,
         class_names=tuple(class_names),
         templates=tuple(templates),
-        samples=tuple(samples),
-        images_digest=images_digest,
-        digest=_digest([images_digest, class_names, templates]),
+        metric=metric,
+        samples=test.samples,
+        images_digest=test.digest,
+        train=train,
+        val=val,
+        digest=_digest([splits, class_names, templates, metric]),
     )
+
+
+def _split(folder: Path, classes: int) -> Split:
+    tars = _tars(folder)
+    samples = [sample for tar in tars for sample in _read_tar(tar, classes)]
+    if not samples:
+        raise InputError(f"{folder}: no samples in its {len(tars)} tars; write the set anew")
+    return Split(tuple(samples), _digest([sha256_file(tar) for tar in tars]))
+
+
+def _optional_split(folder: Path, classes: int) -> Split | None:
+    return _split(folder, classes) if (folder / "nshards.txt").is_file() else None
+
+
+def _metric(path: Path, classes: int, test: Split) -> Metric:
+    """What `metric.txt` names; accuracy without the file."""
+    if not path.is_file():
+        return "accuracy"
+    (name, *more) = _lines(path, f"one of {', '.join(METRICS)}")
+    metric = next((metric for metric in METRICS if metric == name), None)
+    if metric is None or more:
+        raise InputError(f"{path}: {' '.join([name, *more])!r} is no metric; write one of {', '.join(METRICS)}")
+    if metric == "roc_auc" and (classes != 2 or len({sample.label for sample in test.samples}) != 2):
+        raise InputError(f"{path}: roc_auc needs two classes and test images of both; write another metric")
+    return metric
 
 
 def _lines(path: Path, remedy: str) -> list[str]:
