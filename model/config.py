@@ -176,11 +176,26 @@ class EvaluateConfig(Settings):
     run: str = Field(description="Name of the run that is measured, or the path of its folder")
     evaluation_sets: tuple[str, ...] = Field(
         (),
-        description="Sets in the wds layout (classnames.txt, zeroshot_classification_templates.txt, test/*.tar): names of "
-        "folders in the workspace's evaluation_sets, or paths (with a slash)",
+        description="Sets in the wds layout (classnames.txt, zeroshot_classification_templates.txt, test/*.tar and, for "
+        "probes, train/*.tar): names of folders in the workspace's evaluation_sets, or paths (with a slash)",
     )
     retrieval_samples: int = Field(
         1_000, ge=0, description="Pairs of the validation split used for retrieval, at most; 0 = skip"
     )
+    probe: bool = Field(
+        True,
+        description="Fit linear probes, few-shot probes, nearest neighbours and temperature on sets with a training split",
+    )
+    probe_val_share: float = Field(
+        0.1,
+        gt=0,
+        lt=1,
+        description="Share of each class's training images held out to choose the penalty, where a set has no val/ (DINOv2's)",
+    )
+    few_shot: tuple[Annotated[int, Field(ge=1, le=1_000)], ...] = Field(
+        (1, 2, 4, 8, 16), description="Examples of each class for few-shot probes (the paper's figure 6); () = none"
+    )
+    few_shot_seeds: int = Field(3, ge=1, le=100, description="Draws of the examples; their mean is told")
+    neighbours: int = Field(20, ge=1, le=10_000, description="Neighbours that vote, weighted by cosine (k of k-NN)")
     batch: int = Field(256, ge=1, description="Images embedded at once")
     confidence: float = Field(0.95, gt=0, lt=1, description="Level of the confidence intervals")

@@ -72,6 +72,21 @@ def write_set(
     return folder
 
 
+def write_split(folder: Path, per_class: int, first: int) -> Path:
+    """A train or val split beside the test split: `per_class` images of each colour, numbered from `first`."""
+    members = [
+        member
+        for number in range(first, first + 4 * per_class)
+        for member in (
+            (f"{number:04d}.jpg", picture(list(COLOURS)[number % 4], number)),
+            (f"{number:04d}.cls", str(number % 4).encode()),
+        )
+    ]
+    write_tar(folder / "0.tar", members)
+    (folder / "nshards.txt").write_text("1\n")
+    return folder
+
+
 def write_shards(folder: Path, train: Sequence[Sequence[str]], val: Sequence[Sequence[str]] = ()) -> Path:
     """Shards as docs/shards.md says: one image for each list of captions."""
     splits: dict[str, Any] = {}

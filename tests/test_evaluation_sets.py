@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from evaluation_inputs import COLOURS, picture, write_set, write_tar
+from evaluation_inputs import COLOURS, picture, write_set, write_split, write_tar
 
 from model.errors import InputError
 from model.evaluation.images import UnreadableError, pixels
@@ -115,6 +115,40 @@ def test_names_must_differ(tmp_path: Path) -> None:
         read_sets([write_set(tmp_path / "a" / "colours"), write_set(tmp_path / "b" / "colours")])
     with pytest.raises(InputError, match="'retrieval' is taken"):
         read_sets([write_set(tmp_path / "retrieval")])
+
+
+def test_splits_beside_the_test_split(tmp_path: Path) -> None:
+    alone = read_set(write_set(tmp_path / "a" / "colours"))
+    folder = write_set(tmp_path / "b" / "colours")
+    write_split(folder / "train", 3, first=100)
+    found = read_set(folder)
+    assert (alone.train, alone.val, found.val) == (None, None, None)
+    assert found.train is not None and [sample.label for sample in found.train.samples] == [0, 1, 2, 3] * 3
+    assert found.train.samples[5].image.read() == picture("green", 105)
+    assert found.digest != alone.digest and found.images_digest == alone.images_digest
+    write_split(folder / "val", 1, first=200)
+    assert read_set(folder).val is not None
+    (folder / "train" / "0.tar").unlink()
+    with pytest.raises(InputError, match=r"train/0\.tar: no such file, but .*nshards\.txt says 1"):
+        read_set(folder)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("precision\n", r"metric\.txt: 'precision' is no metric; write one of accuracy, mean_per_class, "),
+        ("accuracy\nroc_auc\n", "'accuracy roc_auc' is no metric"),
+        ("roc_auc\n", "roc_auc needs two classes and test images of both"),
+    ],
+)
+def test_metric_of_a_set(tmp_path: Path, text: str, message: str) -> None:
+    folder = write_set(tmp_path / "s")
+    assert read_set(folder).metric == "accuracy"
+    (folder / "metric.txt").write_text("mean_per_class\n")
+    assert read_set(folder).metric == "mean_per_class"
+    (folder / "metric.txt").write_text(text)
+    with pytest.raises(InputError, match=message):
+        read_set(folder)
 
 
 def test_other_members_are_left_alone(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from model.evaluation.charts import Bar, Series, bars, class_bars, curve
 from model.evaluation.intervals import share_of
 from model.evaluation.measure import prepare
 from model.evaluation.report import render
-from model.evaluation.results import ClassResult, Inputs, RetrievalResult, SetResult, Summary
+from model.evaluation.results import ClassResult, Inputs, LearnedResult, RetrievalResult, SetResult, Summary
 
 HOSTILE = '<script>alert("a caption")</script><img src=x onerror=alert(1)> & "quotes" $x$ {{ 7*7 }}'
 CLASS_NAMES = ("<b onclick=alert(1)>red</b>", "green $\\alpha$", "blue & co", "yellow \\1")
@@ -210,6 +210,9 @@ def result(
         images=images,
         unreadable=[],
         templates=["{c}", "a {c}"],
+        metric="accuracy",
+        metric_share=top1,
+        metric_chance=1 / len(classes),
         top1=top1,
         top5=top1,
         mean_per_class=top1,
@@ -234,6 +237,7 @@ def result(
         confusion=confusion,
         successes=[],
         mistakes=[],
+        learned=LearnedResult(status="skipped", reason="it has no training split"),
     )
 
 

@@ -1,5 +1,7 @@
-"""Shares with confidence intervals: exact for independent trials, Korn-Graubard for trials in classes or clusters, bootstrap
-for what is not a mean over trials."""
+"""Shares with confidence intervals.
+
+Exact for independent trials, Korn-Graubard for trials in classes or clusters, bootstrap for what is no mean over trials.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 from scipy.stats import beta
-
 
 BOOTSTRAP_SAMPLES = 1_000
 SAMPLES_AT_ONCE = 50

@@ -4,6 +4,7 @@ Axes: P problems, M pairs of steps that are remembered, K the numbers of one pro
 Each problem has a history, a line search and an end of its own. One that has ended is taken out of the batch.
 """
 
+# ruff: noqa: N815 (a tensor's name ends in its axes)
 from __future__ import annotations
 
 from collections.abc import Callable

@@ -12,6 +12,7 @@ weight is zero, are left out. And products are in float32; only a problem that s
 Axes: N images, D dimensions of a feature, R principal axes of them, C classes, P penalties, K = C * (R + 1).
 """
 
+# ruff: noqa: N815 (a tensor's name ends in its axes)
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -110,7 +111,7 @@ class _Problem:
         slope_PK = torch.cat([slope_PCR, slope_Q.view(problems, self.classes, 1)], dim=2).view(problems, -1)
         return loss_P / images, slope_PK / images
 
-    def inverse_hessian_PK(self, squares_R: Tensor) -> Tensor:
+    def inverse_hessian(self, squares_R: Tensor) -> Tensor:
         """The diagonal at a point where all classes are equally likely, but for the factor N."""
         spread = (1 - 1 / self.classes) / self.classes
         weight_PR = 1 / (spread * squares_R + self.penalty_P[:, None])
@@ -143,13 +144,15 @@ def fit(
         """The largest derivative by the weights and biases of the features as they were given, as scikit-learn sees it."""
         slope_PCR = slope_PK.view(len(slope_PK), shown, -1)
         bias_PC1 = slope_PCR[..., -1:]
-        weight_PCD = slope_PCR[..., :-1] @ axes.axes_DR.T.to(slope_PK.dtype) + bias_PC1 * axes.centre_D.to(slope_PK.dtype)
+        weight_PCD = slope_PCR[..., :-1] @ axes.axes_DR.T.to(slope_PK.dtype) + bias_PC1 * axes.centre_D.to(
+            slope_PK.dtype
+        )
         return torch.maximum(weight_PCD.abs().amax(dim=(1, 2)), bias_PC1.abs().amax(dim=(1, 2)))
 
     problem = _Problem(turned_NR.float(), own_label_N, penalty_P, shown)
     start_PK = torch.zeros(len(penalties), shown * (len(axes.squares_R) + 1), device=device)
     found = minimise(
-        problem, start_PK, problem.inverse_hessian_PK(axes.squares_R), gradient_size, tolerance, max_iterations
+        problem, start_PK, problem.inverse_hessian(axes.squares_R), gradient_size, tolerance, max_iterations
     )
     points_PK, iterations_P, is_converged_P = found.points_PK.double(), found.iterations_P, found.is_converged_P
     stalled = found.is_stalled_P.nonzero()[:, 0]
@@ -158,7 +161,7 @@ def fit(
         rest = minimise(
             exact,
             points_PK[stalled],
-            exact.inverse_hessian_PK(axes.squares_R),
+            exact.inverse_hessian(axes.squares_R),
             gradient_size,
             tolerance,
             max_iterations,

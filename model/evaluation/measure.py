@@ -15,16 +15,17 @@ from model.checkpoint import METRICS, load_run, read_done, require_final
 from model.config import EvaluateConfig
 from model.errors import InputError
 from model.evaluation.embed import Embedder, Say
+from model.evaluation.learned import measure_learned
 from model.evaluation.mentions import count_mentions
 from model.evaluation.report import write_report
 from model.evaluation.results import Inputs, RetrievalResult, Row, SetResult, Summary, write_text
 from model.evaluation.retrieval import measure_retrieval, relevance
 from model.evaluation.sets import EvaluationSet, read_sets
 from model.evaluation.shards import Shards, first_pairs, read_shards, training_captions
-from model.evaluation.zero_shot import measure_set
+from model.evaluation.zero_shot import class_vectors, measure_set
 from model.files import sha256_file
 
-VERSION = 1
+VERSION = 2
 """Raised when the code changes what it writes."""
 
 MARKER = "done.json"
@@ -128,16 +129,28 @@ def _measure_sets(evaluation: Evaluation, embedder: Embedder, scale: float, say:
             [(sample.key, sample.image) for sample in found.samples],
             say,
         )
+        prompts_CTD = prompt_features(embedder, found)
+        learned = measure_learned(
+            found,
+            embedded,
+            class_vectors(prompts_CTD),
+            scale,
+            embedder,
+            evaluation.out / "features",
+            evaluation.config,
+            say,
+        )
         results.append(
             measure_set(
                 found,
                 embedded.features,
                 embedded.rows,
                 embedded.unreadable,
-                prompt_features(embedder, found),
+                prompts_CTD,
                 scale,
                 evaluation.config.confidence,
                 count_mentions(found.class_names, training_captions(evaluation.shards)),
+                learned,
             )
         )
     return results

@@ -29,9 +29,7 @@ def measured(metric: Metric, scores_NC: Tensor, labels_N: Tensor, confidence: fl
         return bootstrap(statistic, labels, confidence)
     if metric == "mean_per_class":
         return mean_of_classes(*_right_by_class(scores_NC, labels), confidence)
-    top1, top5 = (
-        share_of(int(_is_among(scores_NC, labels, first).sum()), len(labels), confidence) for first in (1, 5)
-    )
+    top1, top5 = (share_of(int(_is_among(scores_NC, labels, first).sum()), len(labels), confidence) for first in (1, 5))
     return mean_of_shares(top1, top5) if metric == "mean_top1_top5" else top1
 
 
@@ -43,13 +41,23 @@ def value(metric: Metric, scores_NC: Tensor, labels_N: Tensor) -> float:
     return measured(metric, scores_NC, labels_N, 0.5).value
 
 
+def metric_chance(metric: Metric, classes: int) -> float:
+    """What guessing gives, the classes being equally frequent."""
+    if metric == "roc_auc":
+        return 0.5
+    return (1 / classes + min(5, classes) / classes) / 2 if metric == "mean_top1_top5" else 1 / classes
+
+
 def auc_of(scores_N: Floats, is_positive_N: NDArray[np.bool_]) -> Callable[[Floats], Floats]:
-    """ROC AUC as a function of how often each image counts (B, N): how likely a positive scores above a negative; ties are half."""
+    """ROC AUC as a function of how often each image counts (B, N): how likely a positive scores above a negative.
+
+    A tie is half of that.
+    """
     order = np.argsort(scores_N, kind="stable")
     ends = np.flatnonzero(np.diff(scores_N[order], append=np.inf) != 0)
     positive_N = is_positive_N[order]
 
-    def auc_B(counts_BN: Floats) -> Floats:
+    def auc(counts_BN: Floats) -> Floats:
         sorted_BN = counts_BN[:, order]
         positives_BG = np.diff((sorted_BN * positive_N).cumsum(axis=1)[:, ends], axis=1, prepend=0)
         below_BG = (sorted_BN * ~positive_N).cumsum(axis=1)[:, ends]
@@ -58,7 +66,7 @@ def auc_of(scores_N: Floats, is_positive_N: NDArray[np.bool_]) -> Callable[[Floa
         found: Floats = won_B / (positives_BG.sum(axis=1) * below_BG[:, -1])
         return found
 
-    return auc_B
+    return auc
 
 
 def average_precision_of(scores_N: Floats, is_relevant_N: NDArray[np.bool_]) -> Callable[[Floats], Floats]:
@@ -70,7 +78,7 @@ def average_precision_of(scores_N: Floats, is_relevant_N: NDArray[np.bool_]) -> 
     order = np.lexsort((is_relevant_N, -scores_N))
     relevant_N = is_relevant_N[order]
 
-    def precision_B(counts_BN: Floats) -> Floats:
+    def average_precision(counts_BN: Floats) -> Floats:
         sorted_BN = counts_BN[:, order]
         found_BN = (sorted_BN * relevant_N).cumsum(axis=1)
         precision_BN = found_BN / np.maximum(sorted_BN.cumsum(axis=1), 1)
@@ -82,7 +90,7 @@ def average_precision_of(scores_N: Floats, is_relevant_N: NDArray[np.bool_]) -> 
         average_B: Floats = at_recall_BT.mean(axis=1)
         return average_B
 
-    return precision_B
+    return average_precision
 
 
 def _two_class_auc(scores_NC: Tensor, labels_N: Labels) -> Callable[[Floats], Floats]:

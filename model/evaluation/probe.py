@@ -6,6 +6,7 @@ It is the best on validation images; the classifier is then fitted once more wit
 Axes: N images, D dimensions of a feature, C classes.
 """
 
+# ruff: noqa: N815 (a tensor's name ends in its axes)
 from __future__ import annotations
 
 import hashlib
@@ -37,9 +38,7 @@ class Labelled:
     labels_N: Tensor
 
     def __add__(self, other: Labelled) -> Labelled:
-        return Labelled(
-            torch.cat([self.features_ND, other.features_ND]), torch.cat([self.labels_N, other.labels_N])
-        )
+        return Labelled(torch.cat([self.features_ND, other.features_ND]), torch.cat([self.labels_N, other.labels_N]))
 
     def at(self, rows: Sequence[int]) -> Labelled:
         """These rows of it."""
@@ -61,7 +60,9 @@ def penalty_of(step: int) -> float:
     return float(10.0 ** (-6 + step / 8))
 
 
-def search_penalty(train: Labelled, val: Labelled, classes: int, metric: Metric, tolerance: float = TOLERANCE) -> Search:
+def search_penalty(
+    train: Labelled, val: Labelled, classes: int, metric: Metric, tolerance: float = TOLERANCE
+) -> Search:
     """15 of the 97 penalties: seven over the whole range, then both neighbours of the best, nearer and nearer.
 
     Of equally good ones the strongest is the best. The penalties of a round are fitted together.

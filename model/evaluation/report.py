@@ -21,6 +21,7 @@ from model.data.manifest import FunnelEntry, Manifest
 from model.evaluation import curves, story
 from model.evaluation.charts import Bar, Cell, bars, class_bars, heat_map
 from model.evaluation.images import ImageRef
+from model.evaluation.intervals import Share
 from model.evaluation.pictures import data_uri
 from model.evaluation.results import Query, SetResult, Summary, Verdict, write_text
 from model.evaluation.sets import EvaluationSet
@@ -68,6 +69,7 @@ class SetView:
 
     result: SetResult
     sentences: list[str]
+    learned_chart: Markup
     class_chart: Markup
     classes_left_out: int
     map_title: str
@@ -178,7 +180,12 @@ def _set_view(result: SetResult, found: EvaluationSet) -> SetView:
     images = {sample.key: sample.image for sample in found.samples}
     return SetView(
         result=result,
-        sentences=[story.ensemble_sentence(result), *([story.parts_sentence(result, split)] if split else [])],
+        sentences=[
+            story.ensemble_sentence(result),
+            *([story.parts_sentence(result, split)] if split else []),
+            story.learned_sentence(result),
+        ],
+        learned_chart=_learned_chart(result),
         class_chart=class_bars(
             f"classes-{result.name}",
             f"Accuracy of each class of {result.name}, from {rows[0].label} ({story.percent(rows[0].value)}) "
@@ -192,6 +199,27 @@ def _set_view(result: SetResult, found: EvaluationSet) -> SetView:
         successes=[_judged(verdict, result, images) for verdict in result.successes],
         mistakes=[_judged(verdict, result, images) for verdict in result.mistakes],
     )
+
+
+def _learned_chart(result: SetResult) -> Markup:
+    """From no labels to all of them, in the set's metric; nothing if it has no training split."""
+    learned = result.learned
+    if learned.probe is None or learned.neighbours is None:
+        return Markup("")
+    shares = [("zero-shot", result.metric_share)]
+    shares += [
+        (
+            f"{shot.examples} of each class, mean and range",
+            Share(value=shot.mean, low=min(shot.values), high=max(shot.values)),
+        )
+        for shot in learned.few_shot
+        if shot.mean is not None
+    ]
+    shares.append(("linear probe on all", learned.probe.metric))
+    shares.append((f"{learned.neighbours.neighbours} nearest neighbours", learned.neighbours.metric))
+    rows = [Bar(label, share.value, share.low, share.high, result.metric_chance) for label, share in shares]
+    spoken = "; ".join(f"{row.label}: {story.percent(row.value)}" for row in rows)
+    return bars(f"learned-{result.name}", f"What labels add in {result.name}. {spoken}", rows)
 
 
 def _confusion_map(result: SetResult) -> tuple[str, Markup]:

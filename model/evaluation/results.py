@@ -10,6 +10,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from model.evaluation.intervals import Share
+from model.evaluation.metrics import Metric
 
 
 class Result(BaseModel):
@@ -111,13 +112,16 @@ class LearnedResult(Result):
 
 
 class SetResult(Result):
-    """Zero-shot classification of one evaluation set."""
+    """Zero-shot classification of one evaluation set, and what its training split adds; `metric_share` is its own metric's."""
 
     name: str
     digest: str
     images: int
     unreadable: list[Unreadable]
     templates: list[str]
+    metric: Metric
+    metric_share: Share
+    metric_chance: float
     top1: Share
     top5: Share
     mean_per_class: Share
@@ -132,6 +136,7 @@ class SetResult(Result):
     confusion: list[tuple[int, int, int]]
     successes: list[Verdict]
     mistakes: list[Verdict]
+    learned: LearnedResult
 
     @property
     def ensemble_gain(self) -> float:
@@ -203,7 +208,10 @@ class Inputs(Result):
 
 
 class Row(Result):
-    """A set in a line, for tables: what `summary.json` shows first. In per cent, one decimal."""
+    """A set in a line, for tables: what `summary.json` shows first. In per cent, one decimal.
+
+    Probe and neighbours are in the set's own metric, and None where the set has no training split.
+    """
 
     set: str
     images: int
@@ -211,10 +219,17 @@ class Row(Result):
     low_percent: float
     high_percent: float
     chance_percent: float
+    metric: Metric
+    metric_percent: float
+    probe_percent: float | None
+    probe_low_percent: float | None
+    probe_high_percent: float | None
+    neighbours_percent: float | None
 
     @classmethod
     def of(cls, found: SetResult) -> Row:
         """The line of a set."""
+        probe, neighbours = found.learned.probe, found.learned.neighbours
         return cls(
             set=found.name,
             images=found.images,
@@ -222,6 +237,12 @@ class Row(Result):
             low_percent=round(100 * found.top1.low, 1),
             high_percent=round(100 * found.top1.high, 1),
             chance_percent=round(100 * found.chance_top1, 1),
+            metric=found.metric,
+            metric_percent=round(100 * found.metric_share.value, 1),
+            probe_percent=round(100 * probe.metric.value, 1) if probe else None,
+            probe_low_percent=round(100 * probe.metric.low, 1) if probe else None,
+            probe_high_percent=round(100 * probe.metric.high, 1) if probe else None,
+            neighbours_percent=round(100 * neighbours.metric.value, 1) if neighbours else None,
         )
 
 
@@ -255,7 +276,9 @@ def write_text(path: Path, text: str) -> None:
 
 def table(summary: Summary) -> str:
     """The short table for the terminal: set, accuracy, interval, chance, in per cent."""
-    rows = [(found.name, found.top1, found.chance_top1) for found in summary.sets]
+    rows: list[tuple[str, Share, float]] = []
+    for found in summary.sets:
+        rows += _lines_of(found)
     retrieval = summary.retrieval
     for direction, recalls in (("image to text", retrieval.image_to_text), ("text to image", retrieval.text_to_image)):
         rows += [(f"{direction} R@{recall.k}", recall.share, recall.chance) for recall in recalls]
@@ -264,6 +287,22 @@ def table(summary: Summary) -> str:
     for name, share, chance in rows:
         interval = f"{100 * share.low:.1f} to {100 * share.high:.1f}"
         lines.append(f"{name:<{width}}  {100 * share.value:>10.1f}  {interval:<13}  {100 * chance:>8.1f}")
+    lines += [
+        f"linear probe of {found.name} skipped: {found.learned.reason}"
+        for found in summary.sets
+        if found.learned.status == "skipped"
+    ]
     if retrieval.status == "skipped":
         lines.append(f"retrieval skipped: {retrieval.reason}")
     return "\n".join(lines)
+
+
+def _lines_of(found: SetResult) -> list[tuple[str, Share, float]]:
+    lines = [(found.name, found.top1, found.chance_top1)]
+    by_metric = "" if found.metric == "accuracy" else f", {found.metric.replace('_', ' ')}"
+    if by_metric:
+        lines.append((f"{found.name}{by_metric}", found.metric_share, found.metric_chance))
+    for name, learned in (("linear probe", found.learned.probe), ("neighbours", found.learned.neighbours)):
+        if learned is not None:
+            lines.append((f"{found.name}, {name}{by_metric}", learned.metric, found.metric_chance))
+    return lines

@@ -129,6 +129,25 @@ def ensemble_sentence(found: SetResult) -> str:
     )
 
 
+def learned_sentence(found: SetResult) -> str:
+    """What labels add, or why that was not measured."""
+    learned = found.learned
+    if learned.probe is None or learned.neighbours is None or learned.zero_shot_calibration is None:
+        return f"Linear probe, few-shot and neighbours were skipped: {learned.reason}."
+    probe, calibration = learned.probe, learned.zero_shot_calibration
+    held = "held out of the training split" if learned.is_val_carved else "of the set's own validation split"
+    ended = "" if probe.is_converged else f", which {probe.iterations:,} iterations did not bring to its optimum"
+    return (
+        f"With labels, a linear classifier on the image tower's {probe.dimensions:,} features reaches "
+        f"{percent(probe.metric.value)} in the set's metric ({found.metric.replace('_', ' ')}), against "
+        f"{percent(found.metric_share.value)} without any; {learned.neighbours.neighbours} nearest neighbours reach "
+        f"{percent(learned.neighbours.metric.value)}. It saw {probe.train_images + probe.val_images:,} images; its penalty of "
+        f"{probe.penalty:.2g} was the best on {probe.val_images:,} images {held}{ended}. Divided by a temperature of "
+        f"{calibration.temperature:.2f}, the zero-shot logits are {percent(calibration.error_after)} off in their certainty, "
+        f"before it {percent(calibration.error_before)} (expected calibration error)."
+    )
+
+
 def retrieval_sentence(found: RetrievalResult) -> str:
     """R@1 both ways."""
     if found.status == "skipped":

@@ -14,7 +14,8 @@ from torch.nn import functional
 
 from model.evaluation.intervals import mean_of_classes, share_of
 from model.evaluation.mentions import Mentions
-from model.evaluation.results import ClassResult, SetResult, Unreadable, Verdict
+from model.evaluation.metrics import measured, metric_chance
+from model.evaluation.results import ClassResult, LearnedResult, SetResult, Unreadable, Verdict
 from model.evaluation.sets import EvaluationSet
 
 EXAMPLES = 8
@@ -34,12 +35,17 @@ def class_vectors(prompts_CTD: Tensor) -> Tensor:
     return functional.normalize(functional.normalize(prompts_CTD, dim=-1).mean(dim=1), dim=-1)
 
 
+def logits(images_ND: Tensor, classes_CD: Tensor, scale: float) -> Tensor:
+    """Scaled cosines (N, C)."""
+    return scale * (functional.normalize(images_ND, dim=-1) @ classes_CD.T)
+
+
 def predict(images_ND: Tensor, classes_CD: Tensor, labels_N: Tensor, scale: float) -> Predictions:
     """Nearest class by cosine. Equal similarities go to the class of the lower number, whatever the label is."""
-    similarity_NC = functional.normalize(images_ND, dim=-1) @ classes_CD.T
-    order_NC = similarity_NC.argsort(dim=1, descending=True, stable=True)
+    logits_NC = logits(images_ND, classes_CD, scale)
+    order_NC = logits_NC.argsort(dim=1, descending=True, stable=True)
     predicted_N = order_NC[:, 0]
-    probability_NC = (scale * similarity_NC).softmax(dim=1)
+    probability_NC = logits_NC.softmax(dim=1)
     return Predictions(
         label=predicted_N,
         probability=probability_NC.gather(1, predicted_N[:, None])[:, 0],
@@ -56,13 +62,16 @@ def measure_set(
     scale: float,
     confidence: float,
     mentions: Mentions,
+    learned: LearnedResult,
 ) -> SetResult:
     """Every figure of one set.
 
-    `rows` are the numbers of the samples that `images_ND` belongs to, `mentions` is about the set's class names.
+    `rows` are the numbers of the samples that `images_ND` belongs to, `mentions` is about the set's class names, `learned` is
+    what its training split gave.
     """
     labels_N = torch.tensor([found.samples[row].label for row in rows], dtype=torch.long)
-    whole = predict(images_ND, class_vectors(prompts_CTD), labels_N, scale)
+    classes_CD = class_vectors(prompts_CTD)
+    whole = predict(images_ND, classes_CD, labels_N, scale)
     single = predict(images_ND, class_vectors(prompts_CTD[:, :1]), labels_N, scale)
     right_N, right_single_N = whole.rank == 0, single.rank == 0
     classes, images = len(found.class_names), len(rows)
@@ -75,6 +84,9 @@ def measure_set(
         images=images,
         unreadable=list(unreadable),
         templates=list(found.templates),
+        metric=found.metric,
+        metric_share=measured(found.metric, logits(images_ND, classes_CD, scale), labels_N, confidence),
+        metric_chance=metric_chance(found.metric, classes),
         top1=share_of(int(right_N.sum()), images, confidence),
         top5=share_of(int((whole.rank < 5).sum()), images, confidence),
         mean_per_class=mean_of_classes(correct_C, images_C, confidence),
@@ -99,6 +111,7 @@ def measure_set(
         confusion=confusion(labels_N, whole.label, classes),
         successes=_most_confident([verdict for verdict in verdicts if verdict.label == verdict.predicted]),
         mistakes=_most_confident([verdict for verdict in verdicts if verdict.label != verdict.predicted]),
+        learned=learned,
     )
 
 

@@ -1,0 +1,132 @@
+"""What the labels of a set's training split add to zero-shot: linear probe, few-shot, neighbours, calibration."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from model.config import EvaluateConfig
+from model.evaluation.calibration import calibrate
+from model.evaluation.embed import Embedded, Embedder, Say
+from model.evaluation.knn import neighbour_votes
+from model.evaluation.metrics import measured
+from model.evaluation.probe import Labelled, carve, few_shot_probe, linear_probe
+from model.evaluation.results import FewShotResult, LearnedResult, NeighboursResult, Unreadable
+from model.evaluation.sets import EvaluationSet, Split
+from model.evaluation.zero_shot import logits
+
+
+@dataclass(frozen=True)
+class _Part:
+    """The readable images of a split: features before and after the projection, and names."""
+
+    before: Labelled
+    after: Labelled
+    keys: list[str]
+
+    @classmethod
+    def of(cls, samples: Split, embedded: Embedded, device: torch.device) -> _Part:
+        own = [samples.samples[row] for row in embedded.rows]
+        labels_N = torch.tensor([sample.label for sample in own], dtype=torch.long)
+        return cls(
+            Labelled(embedded.before.to(device), labels_N),
+            Labelled(embedded.features.to(device), labels_N),
+            [sample.key for sample in own],
+        )
+
+    def at(self, rows: list[int]) -> _Part:
+        return _Part(self.before.at(rows), self.after.at(rows), [self.keys[row] for row in rows])
+
+
+def measure_learned(
+    found: EvaluationSet,
+    tested: Embedded,
+    classes_CD: Tensor,
+    scale: float,
+    embedder: Embedder,
+    features: Path,
+    config: EvaluateConfig,
+    say: Say,
+) -> LearnedResult:
+    """Measure all of it on the test images `tested`; features are cached below `features`.
+
+    Probes see the features before the projection (appendix A.2), neighbours those after it, where the model was taught
+    what is alike. The classifier of `classes_CD` is the zero-shot one, whose temperature is fitted too.
+    """
+    if not config.probe:
+        return LearnedResult(status="skipped", reason="the configuration says probe = false")
+    if found.train is None:
+        return LearnedResult(status="skipped", reason="the set has no training split (train/nshards.txt, train/0.tar)")
+    train, lost = _embed(found, "train", found.train, embedder, features, say)
+    if found.val is None:
+        train_rows, val_rows = carve(train.keys, train.after.labels_N, config.probe_val_share)
+        train, val = train.at(train_rows), train.at(val_rows)
+    else:
+        val, lost_val = _embed(found, "val", found.val, embedder, features, say)
+        lost += lost_val
+    shown = int(train.after.labels_N.unique().numel())
+    if shown < 2 or not val.keys:
+        reason = f"its training split shows {shown} class" if shown < 2 else "no class has two training images"
+        return LearnedResult(status="skipped", reason=reason, unreadable=lost)
+    test = _Part.of(Split(found.samples, found.images_digest), tested, embedder.device)
+    classes, labels_N = len(found.class_names), test.after.labels_N
+    say(f"fitting the linear probe of {found.name}: {len(train.keys)} training, {len(val.keys)} validation images")
+    probe = linear_probe(train.before, val.before, test.before, classes, found.metric, config.confidence)
+    few_shot: list[FewShotResult] = []
+    for examples in config.few_shot:
+        say(f"fitting few-shot probes of {found.name}: {examples} of each class, {config.few_shot_seeds} times")
+        few_shot.append(
+            few_shot_probe(
+                train.before,
+                val.before,
+                test.before,
+                (train.keys, val.keys),
+                classes,
+                found.metric,
+                examples,
+                config.few_shot_seeds,
+            )
+        )
+    known = train.after + val.after
+    votes_NC = neighbour_votes(
+        known.features_ND,
+        known.labels_N.to(embedder.device),
+        test.after.features_ND,
+        classes,
+        config.neighbours,
+    ).cpu()
+    return LearnedResult(
+        status="measured",
+        is_val_carved=found.val is None,
+        unreadable=lost,
+        probe=probe,
+        few_shot=few_shot,
+        neighbours=NeighboursResult(
+            neighbours=min(config.neighbours, len(known.labels_N)),
+            metric=measured(found.metric, votes_NC, labels_N, config.confidence),
+            top1=measured("accuracy", votes_NC, labels_N, config.confidence),
+        ),
+        zero_shot_calibration=calibrate(
+            logits(val.after.features_ND.cpu(), classes_CD, scale),
+            val.after.labels_N,
+            logits(tested.features, classes_CD, scale),
+            labels_N,
+        ),
+    )
+
+
+def _embed(
+    found: EvaluationSet, name: str, split: Split, embedder: Embedder, features: Path, say: Say
+) -> tuple[_Part, list[Unreadable]]:
+    embedded = embedder.cached_images(
+        features / name / f"{found.name}.safetensors",
+        f"{found.name}/{name}",
+        split.digest,
+        [(sample.key, sample.image) for sample in split.samples],
+        say,
+    )
+    lost = [Unreadable(key=f"{name}/{each.key}", reason=each.reason) for each in embedded.unreadable]
+    return _Part.of(split, embedded, embedder.device), lost
