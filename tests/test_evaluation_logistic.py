@@ -10,7 +10,7 @@ from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 
-from model.evaluation.logistic import fit
+from model.evaluation.logistic import Fits, Regression
 
 PENALTIES = (1.0, 1e2, 1e4, 1e6)
 Data = tuple[NDArray[np.float64], NDArray[np.int64]]
@@ -30,12 +30,16 @@ def objective(peer: LogisticRegression, data: Data, penalty: float) -> float:
     return float(fitted + penalty / 2 * (peer.coef_**2).sum())
 
 
-def as_peer(fits: object, number: int, peer: LogisticRegression) -> LogisticRegression:
+def fitted(data: Data, penalties: tuple[float, ...], classes: int) -> Fits:
+    return Regression.of(torch.from_numpy(data[0]).float(), torch.from_numpy(data[1]), classes).fit(penalties)
+
+
+def as_peer(fits: Fits, number: int, peer: LogisticRegression) -> LogisticRegression:
     """A scikit-learn classifier with our coefficients."""
     ours = LogisticRegression()
     ours.classes_ = peer.classes_
-    weight, centre = fits.weight_PCD[number].double().numpy(), fits.centre_D.numpy()  # type: ignore[attr-defined]
-    ours.coef_, bias = weight[peer.classes_], fits.bias_PC[number].double().numpy()[peer.classes_]  # type: ignore[attr-defined]
+    weight, centre = fits.weight_PCD[number].double().numpy(), fits.centre_D.numpy()
+    ours.coef_, bias = weight[peer.classes_], fits.bias_PC[number].double().numpy()[peer.classes_]
     ours.intercept_ = bias - ours.coef_ @ centre
     if len(peer.classes_) == 2:
         ours.coef_, ours.intercept_ = ours.coef_[1:] - ours.coef_[:1], ours.intercept_[1:] - ours.intercept_[:1]
@@ -46,7 +50,7 @@ def assert_same_optimum(data: Data, penalties: tuple[float, ...], classes: int) 
     features, labels = data
     train, test = slice(None, None, 2), slice(1, None, 2)
     shown = (features[train], labels[train])
-    fits = fit(torch.from_numpy(shown[0]).float(), torch.from_numpy(shown[1]), penalties, classes)
+    fits = fitted(shown, penalties, classes)
     for number, penalty in enumerate(penalties):
         peer = LogisticRegression(C=1 / penalty, solver="newton-cholesky", max_iter=200, tol=1e-7).fit(*shown)
         ours = as_peer(fits, number, peer)
@@ -65,11 +69,20 @@ def test_where_the_classes_come_apart_it_is_never_above_the_peer(digits: Data) -
     # The minimum is next to zero there, and far: the peer stops on the way.
     features, labels = digits[0][::2], digits[1][::2]
     penalties = (1e-6, 1e-2)
-    fits = fit(torch.from_numpy(features).float(), torch.from_numpy(labels), penalties, 10)
+    fits = fitted((features, labels), penalties, 10)
     for number, penalty in enumerate(penalties):
         peer = LogisticRegression(C=1 / penalty, max_iter=1_000).fit(features, labels)
         ours = as_peer(fits, number, peer)
         assert objective(ours, (features, labels), penalty) <= objective(peer, (features, labels), penalty)
+
+
+def test_a_start_nearby_ends_at_the_same_point_sooner(digits: Data) -> None:
+    features, labels = digits
+    regression = Regression.of(torch.from_numpy(features).float(), torch.from_numpy(labels), 10)
+    first, anew = regression.fit((1e3,)), regression.fit((1.3e3,))
+    near = regression.fit((1.3e3,), near=first.points_PK[0])
+    assert near.iterations[0] < anew.iterations[0]
+    assert torch.allclose(near.weight_PCD, anew.weight_PCD, atol=1e-4)
 
 
 def test_two_classes_are_penalised_as_one_difference(digits: Data) -> None:
@@ -95,11 +108,11 @@ def test_large_features_stall_in_float32_and_go_on_in_float64(digits: Data) -> N
 def test_a_class_that_was_not_shown_is_never_chosen(digits: Data) -> None:
     features, labels = digits
     shown = labels != 4
-    fits = fit(torch.from_numpy(features[shown]).float(), torch.from_numpy(labels[shown]), (1.0,), 10)
+    fits = fitted((features[shown], labels[shown]), (1.0,), 10)
     logits = fits.logits(0, torch.from_numpy(features).float())
     assert (logits[:, 4] == -torch.inf).all() and logits[:, [0, 5, 9]].isfinite().all()
 
 
 def test_one_class_is_no_classifier() -> None:
     with pytest.raises(ValueError, match="at least two classes, not of 1"):
-        fit(torch.randn(4, 3), torch.zeros(4, dtype=torch.long), (1.0,), 3)
+        Regression.of(torch.randn(4, 3), torch.zeros(4, dtype=torch.long), 3)

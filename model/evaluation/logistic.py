@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from model.evaluation.lbfgs import minimise
+from model.evaluation.lbfgs import Minima, minimise
 
 TOLERANCE = 1e-5
 """On the largest derivative of the mean loss; scikit-learn stops at 1e-4 of the same measure."""
@@ -61,20 +61,23 @@ class Axes:
 
 @dataclass(frozen=True)
 class Fits:
-    """One classifier per penalty. `bias_PC` belongs to features less `centre_D`."""
+    """One classifier per penalty. `bias_PC` belongs to features less `centre_D`; that of a class not shown is minus infinity.
+
+    `points_PK` is where the search ended, for another one of the same images to start from.
+    """
 
     penalties: tuple[float, ...]
+    points_PK: Tensor
     centre_D: Tensor
     weight_PCD: Tensor
     bias_PC: Tensor
-    seen_C: Tensor
     iterations: tuple[int, ...]
     is_converged: tuple[bool, ...]
 
     def logits(self, number: int, features_ND: Tensor) -> Tensor:
-        """(N, C) of the classifier `number`; a class that it was not shown has minus infinity."""
-        centred_ND = (features_ND.to(self.centre_D.device) - self.centre_D).float()
-        return (centred_ND @ self.weight_PCD[number].T + self.bias_PC[number]).masked_fill(~self.seen_C, -torch.inf)
+        """(N, C) of the classifier `number`."""
+        centred_ND = (features_ND - self.centre_D).float()
+        return torch.addmm(self.bias_PC[number], centred_ND, self.weight_PCD[number].T)
 
 
 @dataclass(frozen=True)
@@ -119,67 +122,78 @@ class _Problem:
         return torch.cat([weight_PR, bias_P1], dim=1).repeat(1, self.classes).to(self.images_NR.dtype)
 
 
-def fit(
-    features_ND: Tensor,
-    labels_N: Tensor,
-    penalties: Sequence[float],
-    classes: int,
-    tolerance: float = TOLERANCE,
-    max_iterations: int = MAX_ITERATIONS,
-) -> Fits:
-    """Fit every penalty. Only the classes among the labels take part. Raises ValueError if they are fewer than two.
+@dataclass(frozen=True)
+class Regression:
+    """Images and labels, made ready to be fitted at any penalty. Only the classes among the labels take part.
 
     For two classes scikit-learn has one weight vector, the difference of ours, and penalises that: half of what two
     vectors are penalised for the same. So the penalty is doubled there, to mean the same.
     """
-    seen_S, own_label_N = labels_N.unique(return_inverse=True)
-    if len(seen_S) < 2:
-        raise ValueError(f"a classifier needs images of at least two classes, not of {len(seen_S)}")
-    device, shown = features_ND.device, len(seen_S)
-    axes = Axes.of(features_ND)
-    turned_NR = axes.turned(features_ND)
-    penalty_P = torch.tensor(penalties, dtype=torch.float64, device=device) * (2 if shown == 2 else 1)
 
-    def gradient_size(slope_PK: Tensor) -> Tensor:
+    features_ND: Tensor
+    axes: Axes
+    turned_NR: Tensor
+    seen_S: Tensor
+    label_N: Tensor
+    classes: int
+
+    @classmethod
+    def of(cls, features_ND: Tensor, labels_N: Tensor, classes: int) -> Regression:
+        """Raises ValueError if the labels are of fewer than two classes."""
+        seen_S, label_N = labels_N.unique(return_inverse=True)
+        if len(seen_S) < 2:
+            raise ValueError(f"a classifier needs images of at least two classes, not of {len(seen_S)}")
+        axes = Axes.of(features_ND)
+        return cls(features_ND, axes, axes.turned(features_ND).float(), seen_S, label_N, classes)
+
+    def fit(
+        self,
+        penalties: Sequence[float],
+        near: Tensor | None = None,
+        tolerance: float = TOLERANCE,
+        max_iterations: int = MAX_ITERATIONS,
+    ) -> Fits:
+        """Fit every penalty, from zero or from a point (K) of an earlier fit that is near."""
+        device, shown = self.turned_NR.device, len(self.seen_S)
+        penalty_P = torch.tensor(penalties, dtype=torch.float64, device=device) * (2 if shown == 2 else 1)
+        start_PK = torch.zeros(len(penalties), shown * (self.turned_NR.shape[1] + 1), device=device)
+        if near is not None:
+            start_PK += near.float()
+        found = self._minimise(self.turned_NR, penalty_P, start_PK, tolerance, max_iterations)
+        points_PK, iterations_P, is_converged_P = found.points_PK.double(), found.iterations_P, found.is_converged_P
+        stalled = found.is_stalled_P.nonzero()[:, 0]
+        if len(stalled):
+            turned_NR = self.axes.turned(self.features_ND)
+            rest = self._minimise(turned_NR, penalty_P[stalled], points_PK[stalled], tolerance, max_iterations)
+            points_PK[stalled] = rest.points_PK
+            iterations_P[stalled] += rest.iterations_P
+            is_converged_P[stalled] = rest.is_converged_P
+        points_PSR = points_PK.view(len(penalties), shown, -1)
+        weight_PCD = torch.zeros(len(penalties), self.classes, self.features_ND.shape[1], device=device)
+        weight_PCD[:, self.seen_S] = (points_PSR[..., :-1] @ self.axes.axes_DR.T).float()
+        bias_PC = torch.full((len(penalties), self.classes), -torch.inf, device=device)
+        bias_PC[:, self.seen_S] = points_PSR[..., -1].float()
+        return Fits(
+            penalties=tuple(penalties),
+            points_PK=points_PK,
+            centre_D=self.axes.centre_D,
+            weight_PCD=weight_PCD,
+            bias_PC=bias_PC,
+            iterations=tuple(iterations_P.tolist()),
+            is_converged=tuple(is_converged_P.tolist()),
+        )
+
+    def _minimise(
+        self, turned_NR: Tensor, penalty_P: Tensor, start_PK: Tensor, tolerance: float, max_iterations: int
+    ) -> Minima:
+        problem = _Problem(turned_NR, self.label_N, penalty_P, len(self.seen_S))
+        guess_PK = problem.inverse_hessian(self.axes.squares_R)
+        return minimise(problem, start_PK, guess_PK, self._gradient_size, tolerance, max_iterations)
+
+    def _gradient_size(self, slope_PK: Tensor) -> Tensor:
         """The largest derivative by the weights and biases of the features as they were given, as scikit-learn sees it."""
-        slope_PCR = slope_PK.view(len(slope_PK), shown, -1)
+        slope_PCR = slope_PK.view(len(slope_PK), len(self.seen_S), -1)
         bias_PC1 = slope_PCR[..., -1:]
-        weight_PCD = slope_PCR[..., :-1] @ axes.axes_DR.T.to(slope_PK.dtype) + bias_PC1 * axes.centre_D.to(
-            slope_PK.dtype
-        )
+        axes_RD, centre_D = self.axes.axes_DR.T.to(slope_PK.dtype), self.axes.centre_D.to(slope_PK.dtype)
+        weight_PCD = slope_PCR[..., :-1] @ axes_RD + bias_PC1 * centre_D
         return torch.maximum(weight_PCD.abs().amax(dim=(1, 2)), bias_PC1.abs().amax(dim=(1, 2)))
-
-    problem = _Problem(turned_NR.float(), own_label_N, penalty_P, shown)
-    start_PK = torch.zeros(len(penalties), shown * (len(axes.squares_R) + 1), device=device)
-    found = minimise(
-        problem, start_PK, problem.inverse_hessian(axes.squares_R), gradient_size, tolerance, max_iterations
-    )
-    points_PK, iterations_P, is_converged_P = found.points_PK.double(), found.iterations_P, found.is_converged_P
-    stalled = found.is_stalled_P.nonzero()[:, 0]
-    if len(stalled):
-        exact = _Problem(turned_NR, own_label_N, penalty_P[stalled], shown)
-        rest = minimise(
-            exact,
-            points_PK[stalled],
-            exact.inverse_hessian(axes.squares_R),
-            gradient_size,
-            tolerance,
-            max_iterations,
-        )
-        points_PK[stalled] = rest.points_PK
-        iterations_P[stalled] += rest.iterations_P
-        is_converged_P[stalled] = rest.is_converged_P
-    points_PSR = points_PK.view(len(penalties), shown, -1)
-    weight_PCD = torch.zeros(len(penalties), classes, features_ND.shape[1], device=device)
-    weight_PCD[:, seen_S] = (points_PSR[..., :-1] @ axes.axes_DR.T).float()
-    bias_PC = torch.zeros(len(penalties), classes, device=device)
-    bias_PC[:, seen_S] = points_PSR[..., -1].float()
-    return Fits(
-        penalties=tuple(penalties),
-        centre_D=axes.centre_D,
-        weight_PCD=weight_PCD,
-        bias_PC=bias_PC,
-        seen_C=torch.zeros(classes, dtype=torch.bool, device=device).index_fill(0, seen_S, True),
-        iterations=tuple(iterations_P.tolist()),
-        is_converged=tuple(is_converged_P.tolist()),
-    )

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from model.evaluation.calibration import calibrate
-from model.evaluation.logistic import MAX_ITERATIONS, TOLERANCE, Fits, fit
+from model.evaluation.logistic import TOLERANCE, Regression
 from model.evaluation.metrics import Metric, measured, value
 from model.evaluation.results import FewShotResult, ProbeResult, SweepPoint
 
@@ -65,14 +65,17 @@ def search_penalty(
 ) -> Search:
     """15 of the 97 penalties: seven over the whole range, then both neighbours of the best, nearer and nearer.
 
-    Of equally good ones the strongest is the best. The penalties of a round are fitted together.
+    Of equally good ones the strongest is the best. The penalties of a round are fitted together, from the best point so far.
     """
+    regression = _regression(train, classes)
+    points: dict[int, Tensor] = {}
     tried: dict[int, SweepPoint] = {}
     logits: dict[int, Tensor] = {}
     steps, spacing = list(range(0, STEPS + 1, FIRST_SPACING)), FIRST_SPACING
     while True:
-        fits = _fit(train, [penalty_of(step) for step in steps], classes, tolerance)
+        fits = regression.fit([penalty_of(step) for step in steps], next(iter(points.values()), None), tolerance)
         for number, step in enumerate(steps):
+            points[step] = fits.points_PK[number]
             logits[step] = fits.logits(number, val.features_ND).cpu()
             tried[step] = SweepPoint(
                 penalty=fits.penalties[number],
@@ -81,7 +84,7 @@ def search_penalty(
                 is_converged=fits.is_converged[number],
             )
         best = max(tried, key=lambda step: (tried[step].value, step))
-        logits = {best: logits[best]}
+        points, logits = {best: points[best]}, {best: logits[best]}
         spacing //= 2
         if spacing == 0:
             return Search([tried[step] for step in sorted(tried)], tried[best], logits[best])
@@ -93,8 +96,7 @@ def linear_probe(
 ) -> ProbeResult:
     """Search the penalty on `val`, fit on `train` and `val`, measure on `test`. Raises ValueError if train shows one class."""
     search = search_penalty(train, val, classes, metric)
-    whole = train + val
-    fits = _fit(whole, [search.chosen.penalty], classes, TOLERANCE)
+    fits = _regression(train + val, classes).fit([search.chosen.penalty])
     logits_NC = fits.logits(0, test.features_ND).cpu()
     return ProbeResult(
         train_images=len(train.labels_N),
@@ -135,7 +137,7 @@ def few_shot_probe(
         shown = train.at(draw(keys[0], train.labels_N, examples, seed))
         judged = val.at(draw(keys[1], val.labels_N, min(examples, FEW_SHOT_VAL), seed))
         penalty = search_penalty(shown, judged, classes, metric).chosen.penalty
-        fits = _fit(shown, [penalty], classes, TOLERANCE)
+        fits = _regression(shown, classes).fit([penalty])
         values.append(value(metric, fits.logits(0, test.features_ND).cpu(), test.labels_N))
     deviation = float(np.std(values, ddof=1)) if seeds > 1 else None
     return FewShotResult(examples=examples, values=values, mean=float(np.mean(values)), deviation=deviation)
@@ -171,6 +173,5 @@ def _by_class(keys: Sequence[str], labels_N: Tensor, salt: str) -> dict[int, lis
     return {label: sorted(rows, key=place) for label, rows in of_class.items()}
 
 
-def _fit(shown: Labelled, penalties: Sequence[float], classes: int, tolerance: float) -> Fits:
-    labels_N = shown.labels_N.to(shown.features_ND.device)
-    return fit(shown.features_ND, labels_N, penalties, classes, tolerance, MAX_ITERATIONS)
+def _regression(shown: Labelled, classes: int) -> Regression:
+    return Regression.of(shown.features_ND, shown.labels_N.to(shown.features_ND.device), classes)
