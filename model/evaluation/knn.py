@@ -16,7 +16,7 @@ def neighbour_votes(known_ND: Tensor, labels_N: Tensor, asked_QD: Tensor, classe
     """Scores (Q, C): the sum over the `neighbours` nearest by cosine, or all if they are fewer, of each one's cosine."""
     known_ND, asked_QD = functional.normalize(known_ND, dim=1), functional.normalize(asked_QD, dim=1)
     votes = []
-    for part_QD in asked_QD.split(max(1, SIMILARITIES_AT_ONCE // len(known_ND))):
+    for part_QD in torch.split(asked_QD, max(1, SIMILARITIES_AT_ONCE // len(known_ND))):
         cosine_QK, nearest_QK = (part_QD @ known_ND.T).topk(min(neighbours, len(known_ND)), dim=1)
         votes_QC = torch.zeros(len(part_QD), classes, device=part_QD.device)
         votes.append(votes_QC.scatter_add_(1, labels_N[nearest_QK], cosine_QK))

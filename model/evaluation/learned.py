@@ -67,7 +67,7 @@ def measure_learned(
     else:
         val, lost_val = _embed(found, "val", found.val, embedder, features, say)
         lost += lost_val
-    shown = int(train.after.labels_N.unique().numel())
+    shown = len(set(train.after.labels_N.tolist()))
     if shown < 2 or not val.keys:
         reason = f"its training split shows {shown} class" if shown < 2 else "no class has two training images"
         return LearnedResult(status="skipped", reason=reason, unreadable=lost)

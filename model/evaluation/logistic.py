@@ -97,7 +97,7 @@ class _Problem:
         loss_P = torch.zeros(problems, dtype=torch.float64, device=points_PK.device)
         slope_QR, slope_Q = torch.zeros_like(weight_QR), torch.zeros_like(bias_Q)
         rows = max(1, LOGITS_AT_ONCE[points_PK.device.type] // len(bias_Q))
-        for image_BR, label_B in zip(self.images_NR.split(rows), self.labels_N.split(rows), strict=True):
+        for image_BR, label_B in zip(torch.split(self.images_NR, rows), torch.split(self.labels_N, rows), strict=True):
             logits_BPC = torch.addmm(bias_Q, image_BR, weight_QR.T).view(len(label_B), problems, self.classes)
             likelihood_BPC = logits_BPC.log_softmax(dim=-1)
             label_BP1 = label_B[:, None, None].expand(-1, problems, 1)
@@ -140,7 +140,7 @@ class Regression:
     @classmethod
     def of(cls, features_ND: Tensor, labels_N: Tensor, classes: int) -> Regression:
         """Raises ValueError if the labels are of fewer than two classes."""
-        seen_S, label_N = labels_N.unique(return_inverse=True)
+        seen_S, label_N = torch.unique(labels_N, return_inverse=True)
         if len(seen_S) < 2:
             raise ValueError(f"a classifier needs images of at least two classes, not of {len(seen_S)}")
         axes = Axes.of(features_ND)
