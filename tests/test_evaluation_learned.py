@@ -16,10 +16,10 @@ from model.checkpoint import load_run
 from model.data import normalise
 from model.evaluation.__main__ import main
 from model.evaluation.images import pixels
-from model.evaluation.results import SetResult, Summary
+from model.evaluation.results import SetResult, Summary, table
 from model.evaluation.sets import read_set
 
-FEW = {"few_shot": [1, 4, 8], "few_shot_seeds": 2, "neighbours": 5, "probe_val_share": 0.25}
+FEW = {"few_shot": [2, 8], "few_shot_seeds": 2, "neighbours": 5, "probe_val_share": 0.25}
 
 
 @pytest.fixture(scope="module")
@@ -38,36 +38,47 @@ def evaluate(inputs: Path, out: Path, set_folder: Path, **fields: object) -> Set
     return SetResult.model_validate_json((out / "results" / f"{set_folder.name}.json").read_text())
 
 
-def test_a_training_split_is_learned_from(inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    found = evaluate(inputs, tmp_path, inputs / "colours")
+@pytest.fixture(scope="module")
+def done(inputs: Path) -> Path:
+    """The folder of an evaluation that only one test, the last, writes to."""
+    evaluate(inputs, inputs / "out", inputs / "colours")
+    return inputs / "out"
+
+
+def result(out: Path) -> SetResult:
+    return SetResult.model_validate_json((out / "results" / "colours.json").read_text())
+
+
+def test_a_training_split_is_learned_from(done: Path) -> None:
+    found = result(done)
     learned = found.learned
     assert learned.status == "measured" and learned.probe is not None and learned.neighbours is not None
     # Six of each class: a quarter of 6 is 2, held out.
     assert learned.is_val_carved and (learned.probe.train_images, learned.probe.val_images) == (16, 8)
     # The transformer's width, not the shared space's 8.
     assert learned.probe.dimensions == 16
-    assert [shot.examples for shot in learned.few_shot] == [1, 4, 8]
-    assert len(learned.few_shot[1].values) == 2
-    assert learned.few_shot[2].reason == "a class has only 4 training images"
+    assert [shot.examples for shot in learned.few_shot] == [2, 8]
+    assert len(learned.few_shot[0].values) == 2
+    assert learned.few_shot[1].reason == "a class has only 4 training images"
     # Four plain colours are told apart by any features.
     assert learned.probe.top1.value == 1 and learned.neighbours.top1.value > 0.5
-    printed = capsys.readouterr().out
-    assert "colours, linear probe" in printed and "colours, neighbours" in printed and "skipped: the set" not in printed
-    (row,) = json.loads((tmp_path / "summary.json").read_text())["rows"]
+    summary = Summary.model_validate_json((done / "summary.json").read_text())
+    printed = table(summary)
+    assert "colours, linear probe" in printed and "colours, neighbours" in printed and "probe of" not in printed
+    (row,) = json.loads((done / "summary.json").read_text())["rows"]
     assert (row["metric"], row["probe_percent"], row["probe_high_percent"]) == ("accuracy", 100.0, 100.0)
-    report = (tmp_path / "report.html").read_text()
+    report = (done / "report.html").read_text()
     assert "What labels add (accuracy)" in report and "8 of each class: skipped, a class has only 4" in report
     assert "With labels, a linear classifier on the image tower’s 16".replace("’", "&#39;") in report
 
 
-def test_features_before_the_projection_come_in_the_same_pass(inputs: Path, tmp_path: Path) -> None:
-    evaluate(inputs, tmp_path, inputs / "colours")
+def test_features_before_the_projection_come_in_the_same_pass(inputs: Path, done: Path) -> None:
     run = load_run(inputs / "run")
     for file, samples in (
         ("colours.safetensors", read_set(inputs / "colours").samples),
         ("train/colours.safetensors", read_set(inputs / "colours").train.samples),  # type: ignore[union-attr]
     ):
-        cached = load_file(tmp_path / "features" / file)
+        cached = load_file(done / "features" / file)
         assert cached["before"].shape == (len(samples), 16) and cached["features"].shape == (len(samples), 8)
         image = normalise(torch.from_numpy(pixels(samples[3].image.read(), 32).copy())[None])
         with torch.inference_mode():
@@ -75,9 +86,9 @@ def test_features_before_the_projection_come_in_the_same_pass(inputs: Path, tmp_
             assert torch.allclose(cached["before"][3] @ run.model.visual.proj, cached["features"][3], atol=1e-5)
 
 
-def test_the_probe_is_scikit_learns_on_the_cached_features(inputs: Path, tmp_path: Path) -> None:
-    found = evaluate(inputs, tmp_path, inputs / "colours")
-    train, test = (load_file(tmp_path / "features" / name)["before"].double().numpy() for name in (
+def test_the_probe_is_scikit_learns_on_the_cached_features(done: Path) -> None:
+    found = result(done)
+    train, test = (load_file(done / "features" / name)["before"].double().numpy() for name in (
         "train/colours.safetensors", "colours.safetensors"))  # fmt: skip
     probe = found.learned.probe
     assert probe is not None
@@ -97,19 +108,6 @@ def test_the_sets_own_validation_split_and_metric_are_used(inputs: Path, tmp_pat
     # Four classes, so the right one is always among five.
     assert found.metric_share.value == pytest.approx((found.top1.value + 1) / 2)
     assert found.metric_chance == pytest.approx((0.25 + 1) / 2)
-
-
-def test_features_are_reused_and_settings_are_not_ignored(
-    inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    first = evaluate(inputs, tmp_path, inputs / "colours")
-    capsys.readouterr()
-    second = evaluate(inputs, tmp_path, inputs / "colours", neighbours=1, few_shot=[2], few_shot_seeds=1)
-    printed = capsys.readouterr().out
-    assert "features of colours/train are in the cache" in printed and "embedding" not in printed
-    assert second.learned.probe == first.learned.probe
-    assert second.learned.neighbours is not None and second.learned.neighbours.neighbours == 1
-    assert [(shot.examples, len(shot.values), shot.deviation) for shot in second.learned.few_shot] == [(2, 1, None)]
 
 
 @pytest.mark.parametrize("why", ["no split", "switched off", "one class", "one image of each"])
@@ -134,3 +132,15 @@ def test_what_cannot_be_learned_from_is_skipped_with_a_reason(
     summary = Summary.model_validate_json((tmp_path / "out" / "summary.json").read_text())
     assert summary.rows[0].probe_percent is None
     assert f"neighbours were skipped: {reason}" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_features_are_reused_and_settings_are_not_ignored(
+    inputs: Path, done: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = result(done)
+    second = evaluate(inputs, done, inputs / "colours", neighbours=1, few_shot=[2], few_shot_seeds=1)
+    printed = capsys.readouterr().out
+    assert "features of colours/train are in the cache" in printed and "embedding" not in printed
+    assert second.learned.probe == first.learned.probe
+    assert second.learned.neighbours is not None and second.learned.neighbours.neighbours == 1
+    assert [(shot.examples, len(shot.values), shot.deviation) for shot in second.learned.few_shot] == [(2, 1, None)]

@@ -74,14 +74,14 @@ def test_features_without_news_take_the_strongest_penalty() -> None:
 def test_few_shot_is_fitted_on_what_was_drawn(splits: tuple[Labelled, Labelled, Labelled], digits: Labelled) -> None:
     train, val, test = splits
     keys = (KEYS[:300], KEYS[300:600])
-    found = {k: few_shot_probe(train, val, test, keys, 10, "accuracy", k, 3) for k in (1, 16)}
-    assert len(found[1].values) == 3 and len(set(found[1].values)) > 1
+    found = {k: few_shot_probe(train, val, test, keys, 10, "accuracy", k, 2) for k in (1, 16)}
+    assert len(found[1].values) == 2 and len(set(found[1].values)) > 1
     assert found[1].mean == pytest.approx(np.mean(found[1].values)) and found[16].mean is not None
     assert 0.3 < found[1].mean < 0.75 < 0.85 < found[16].mean < 0.96
     # A penalty is at hand at which scikit-learn says the same of the very same images.
     shown = train.at(draw(keys[0], train.labels_N, 16, 0))
     assert shown.labels_N.bincount().tolist() == [16] * 10
-    peers = [score(peer_of(shown, 10.0**power), test) for power in (0, 1, 2, 3, 4)]
+    peers = [score(peer_of(shown, 10.0**power), test) for power in (0, 2, 4)]
     assert min(peers) - 0.01 <= found[16].values[0] <= max(peers) + 0.01
     few = few_shot_probe(train, val, test, keys, 10, "accuracy", 200, 3)
     assert few.values == [] and few.mean is None and few.reason.startswith("a class has only 2")

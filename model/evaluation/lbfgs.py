@@ -21,7 +21,9 @@ NOISE = 1e-8
 """Relative error of the value of an objective that is a sum in float64 of terms in float32."""
 RELATIVE_DECREASE = 1e-4
 """Half the slope along Newton's direction is what the value is above its minimum, so this bounds the excess; a bound on the
-derivatives alone says nothing where the minimum is near zero."""
+derivatives alone says little where the minimum is low."""
+NEXT_TO_NOTHING = 0.01
+"""A mean loss below this is held to the same bound as this."""
 PATIENCE = 10
 """Evaluations in a row that bring less than rounding: the derivatives are no more than rounding, or next to it."""
 
@@ -87,7 +89,7 @@ def minimise(
     while len(state.problem_P):
         _advance(objective, state)
         small_P = gradient_size(state.gradient_PK) <= tolerance
-        small_P &= -state.slope_P <= RELATIVE_DECREASE * state.value_P.abs()
+        small_P &= -state.slope_P <= RELATIVE_DECREASE * state.value_P.abs().clamp(min=NEXT_TO_NOTHING)
         stalled_P = (state.idle_P > PATIENCE) & ~small_P
         ended_P = small_P | stalled_P | (state.iterations_P >= max_iterations)
         if ended_P.any():

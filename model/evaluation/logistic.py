@@ -27,7 +27,7 @@ TOLERANCE = 1e-5
 """On the largest derivative of the mean loss; scikit-learn stops at 1e-4 of the same measure."""
 MAX_ITERATIONS = 1_000
 """The paper's (appendix A.3)."""
-LOGITS_AT_ONCE = {"cpu": 1 << 19, "cuda": 1 << 27}
+LOGITS_AT_ONCE = {"cpu": 1 << 18, "cuda": 1 << 27}
 """So many stay in a core's cache, or fill a GPU without filling its memory."""
 
 
