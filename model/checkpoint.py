@@ -93,13 +93,13 @@ def read_config(run_dir: Path) -> PretrainConfig:
 def fingerprint(config: PretrainConfig, data_digest: str, tokenizer_path: Path, world_size: int) -> str:
     """Identity of what a run learns: its settings, its data and its tokenizer.
 
-    A ResNet normalises over each process's share of the batch, so there the number of processes is part of it.
+    Batch norm normalises over each process's share of the batch, so there the number of processes is part of it.
     """
     parts = {
         "settings": deciding_settings(config),
         "data": data_digest,
         "tokenizer": sha256_file(tokenizer_path),
-        "shares": world_size if config.model.vision.kind == "resnet" else None,
+        "shares": world_size if config.model.vision.kind != "vit" else None,
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 

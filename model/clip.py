@@ -7,16 +7,19 @@ Axes: B batch, D the shared space, L tokens, C H W the image.
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from model.config import ClipConfig, VitConfig
+from model.config import ClipConfig, ResNetConfig, VitConfig
 from model.resnet import ModifiedResNet
 from model.text import TextTransformer
 from model.vit import VisionTransformer
+
+if TYPE_CHECKING:
+    from model.torchvision_tower import TorchvisionTower
 
 
 class Features(NamedTuple):
@@ -33,13 +36,17 @@ class CLIP(TextTransformer):
     """
 
     def __init__(self, config: ClipConfig) -> None:
-        super().__init__(config.text, config.embed_dim)
+        super().__init__(config.text, config.embed_dim, config.activation)
         self.config = config
-        self.visual: VisionTransformer | ModifiedResNet
+        self.visual: VisionTransformer | ModifiedResNet | TorchvisionTower
         if isinstance(config.vision, VitConfig):
-            self.visual = VisionTransformer(config.vision, config.embed_dim)
-        else:
+            self.visual = VisionTransformer(config.vision, config.embed_dim, config.activation)
+        elif isinstance(config.vision, ResNetConfig):
             self.visual = ModifiedResNet(config.vision, config.embed_dim)
+        else:
+            from model.torchvision_tower import TorchvisionTower  # torchvision takes seconds to import
+
+            self.visual = TorchvisionTower(config.vision, config.embed_dim)
         self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / config.init_temperature)))
 
     def encode_image(self, image_BCHW: Tensor) -> Tensor:

@@ -32,6 +32,27 @@ class Settings(BaseModel):
             raise InputError(f"{path}: {problems}") from error
 
 
+Activation = Literal["quick_gelu", "gelu"]
+TorchvisionName = Literal[
+    "resnet18",
+    "resnet34",
+    "resnet50",
+    "resnet101",
+    "resnet152",
+    "efficientnet_b0",
+    "efficientnet_b1",
+    "efficientnet_b2",
+    "efficientnet_b3",
+    "efficientnet_b4",
+    "efficientnet_b5",
+    "efficientnet_b6",
+    "efficientnet_b7",
+    "efficientnet_v2_s",
+    "efficientnet_v2_m",
+    "efficientnet_v2_l",
+]
+
+
 def _require_heads(width: int, heads: int) -> None:
     if width % heads:
         raise ValueError(f"{width} channels do not divide into {heads} attention heads")
@@ -74,11 +95,22 @@ class ResNetConfig(Settings):
         return self
 
 
+class TorchvisionConfig(Settings):
+    """A plain ResNet or an EfficientNet of torchvision (random weights), its classifier replaced by the linear projection.
+
+    The families that section 2.4 begins from (ResNet-50) and scales like (EfficientNet); no depth is dropped at random.
+    """
+
+    kind: Literal["torchvision"] = "torchvision"
+    image_px: int = Field(224, ge=32, description="Side of the square input, in pixels")
+    name: TorchvisionName = Field("resnet50", description="Name of the model in torchvision")
+
+
 class TextConfig(Settings):
     """The text transformer: causal mask, the feature is read at the end-of-text token (section 2.4)."""
 
     context_length: int = Field(77, ge=4, description="Most tokens of a text, start and end included")
-    vocab_size: int = Field(49_408, ge=260, description="Entries of the tokenizer")
+    vocab_size: int = Field(49_408, ge=260, description="Entries of the tokenizer, at most")
     width: int = Field(512, ge=8, description="Channels of a token")
     layers: int = Field(12, ge=1, description="Transformer blocks")
     heads: int = Field(8, ge=1, description="Attention heads")
@@ -93,8 +125,13 @@ class ClipConfig(Settings):
     """Two towers, a linear projection from each into one space, and a temperature (figure 3)."""
 
     embed_dim: int = Field(512, ge=1, description="Dimensions of the shared space")
-    vision: Annotated[VitConfig | ResNetConfig, Field(discriminator="kind")] = VitConfig()
+    vision: Annotated[VitConfig | ResNetConfig | TorchvisionConfig, Field(discriminator="kind")] = VitConfig()
     text: TextConfig = TextConfig()
+    activation: Activation = Field(
+        "quick_gelu",
+        description="Of the transformers: quick_gelu = x * sigmoid(1.702 x), as OpenAI's models; gelu = the exact one, as "
+        "most models of open_clip",
+    )
     init_temperature: float = Field(0.07, gt=0, description="Temperature at the start (section 2.5)")
     max_logit_scale: float = Field(100.0, gt=1, description="Logits are never scaled by more than this (section 2.5)")
 
@@ -146,6 +183,12 @@ class PretrainConfig(Settings):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="Name of the run and of its folder")
     dataset: str = Field(
         description="Name of the data set it learns from, or the path of a folder of shards with manifest.json"
+    )
+    tokenizer: str = Field(
+        "trained",
+        min_length=1,
+        description="trained = learned from the captions, at most model.text.vocab_size entries; clip = CLIP's own 49,408 "
+        "entries, from the installed open_clip_torch; else a local folder of Hugging Face tokenizer files of CLIP's kind",
     )
     model: ClipConfig = ClipConfig()
     train: TrainConfig = TrainConfig()

@@ -32,7 +32,7 @@ from model.errors import InputError
 from model.files import sha256_file, write_text
 from model.metrics import Progress
 from model.optim import build_optimizer
-from model.tokenizer import Tokenizer
+from model.tokenizer import TRAINED, Tokenizer
 
 TOKENIZER_CAPTIONS = 10_000_000  # shards are shuffled: the first captions are a fair sample of a larger data set
 
@@ -139,14 +139,24 @@ def _reopen(run_dir: Path, has_checkpoint: bool, processes: Processes) -> None:
 
 
 def _ensure_tokenizer(run_dir: Path, dataset: Dataset, config: PretrainConfig, record: Record | None, say: Say) -> None:
-    """Learn the tokenizer of a new run; learn that of an older one again if its file was damaged: it comes out the same."""
+    """Learn or read the tokenizer of a new run; do so again for an older one whose file was damaged: it comes out the same."""
     path, text = run_dir / TOKENIZER, config.model.text
     if record is not None:
         if path.is_file() and sha256_file(path) == record.tokenizer_sha256:
             return
-        say(f"{path} is missing or damaged; it is learned again from the same captions")
-    captions = islice(dataset.train.captions(), TOKENIZER_CAPTIONS)
-    write_text(path, Tokenizer.train(captions, text.vocab_size, text.context_length).to_json())
+        again = "learned again from the same captions" if config.tokenizer == TRAINED else "read again"
+        say(f"{path} is missing or damaged; it is {again}")
+    if config.tokenizer == TRAINED:
+        captions = islice(dataset.train.captions(), TOKENIZER_CAPTIONS)
+        tokenizer = Tokenizer.train(captions, text.vocab_size, text.context_length)
+    else:
+        tokenizer = Tokenizer.ready_made(config.tokenizer, text.context_length)
+    if tokenizer.vocab_size > text.vocab_size:
+        raise InputError(
+            f"model.text.vocab_size is {text.vocab_size:,}, but the tokenizer {config.tokenizer!r} has "
+            f"{tokenizer.vocab_size:,} entries; set it to as many"
+        )
+    write_text(path, tokenizer.to_json())
 
 
 def _require_same(run_dir: Path, identity: str, found: Record | None, what: str) -> None:

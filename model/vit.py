@@ -5,21 +5,21 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from model.config import VitConfig
+from model.config import Activation, VitConfig
 from model.transformer import LayerNorm, Transformer
 
 
 class VisionTransformer(nn.Module):
     """Image (B, 3, image_px, image_px) -> feature (B, embed_dim), read at the class token and projected."""
 
-    def __init__(self, config: VitConfig, embed_dim: int) -> None:
+    def __init__(self, config: VitConfig, embed_dim: int, activation: Activation = "quick_gelu") -> None:
         super().__init__()
         width, tokens = config.width, (config.image_px // config.patch_px) ** 2 + 1
         self.conv1 = nn.Conv2d(3, width, kernel_size=config.patch_px, stride=config.patch_px, bias=False)
         self.class_embedding = nn.Parameter(torch.empty(width))
         self.positional_embedding = nn.Parameter(torch.empty(tokens, width))
         self.ln_pre = LayerNorm(width)
-        self.transformer = Transformer(width, config.layers, config.heads, causal=False)
+        self.transformer = Transformer(width, config.layers, config.heads, causal=False, activation=activation)
         self.ln_post = LayerNorm(width)
         self.proj = nn.Parameter(torch.empty(width, embed_dim))
         for parameter in (self.class_embedding, self.positional_embedding, self.proj):

@@ -1,0 +1,35 @@
+"""Plain ResNets and EfficientNets as image towers: torchvision's networks with a linear projection for a classifier."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torchvision import models, ops
+
+from model.config import TorchvisionConfig
+
+
+class TorchvisionTower(nn.Module):
+    """Image (B, 3, image_px, image_px) -> feature (B, embed_dim): the average of the last map, projected.
+
+    Without stochastic depth: neither do the paper's towers have it, and training draws no random numbers, so that a
+    resumed run is the same.
+    """
+
+    def __init__(self, config: TorchvisionConfig, embed_dim: int) -> None:
+        super().__init__()
+        self.trunk = models.get_model(config.name, weights=None)
+        if isinstance(self.trunk, models.ResNet):
+            channels = self.trunk.fc.in_features
+            self.trunk.fc = nn.Identity()
+        else:
+            channels = self.trunk.classifier[-1].in_features
+            self.trunk.classifier = nn.Identity()
+        for module in self.trunk.modules():
+            if isinstance(module, ops.StochasticDepth):
+                module.p = 0.0
+        self.proj = nn.Linear(channels, embed_dim, bias=False)
+        nn.init.normal_(self.proj.weight, std=channels**-0.5)
+
+    def forward(self, image_BCHW: Tensor) -> Tensor:
+        image_BD: Tensor = self.proj(self.trunk(image_BCHW))
+        return image_BD
