@@ -73,7 +73,7 @@ class DoneRecord(Record):
 
     steps: int
     samples_seen: int
-    final_loss: float
+    final_loss: float | None  # None for weights that came from elsewhere
 
 
 @dataclass(frozen=True)
@@ -182,7 +182,7 @@ def load_checkpoint(folder: Path, model: CLIP, optimizer: torch.optim.Optimizer)
 
 
 def save_final(
-    run_dir: Path, model: CLIP, steps: int, samples_seen: int, loss: float, run_fingerprint: str
+    run_dir: Path, model: CLIP, steps: int, samples_seen: int, loss: float | None, run_fingerprint: str
 ) -> DoneRecord:
     """Write the finished model, then `done.json`. Raises InputError if they cannot be written."""
     partial, weights = run_dir / f".{MODEL}.partial", _weights(model)

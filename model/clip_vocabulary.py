@@ -28,7 +28,7 @@ END = "<|endoftext|>"
 MERGES = 48_894
 WORD_END = "</w>"
 # What a text spells is text, and what is cut or padded is the trainer's business.
-ONLY_TEXT = {"added_tokens": [], "truncation": None, "padding": None}
+ONLY_TEXT: dict[str, object] = {"added_tokens": [], "truncation": None, "padding": None}
 
 # The official pattern. It ignores case, which matters to two that lower case leaves alone: the long s, and the iota below
 # a letter, which is then neither a letter nor anything else, and is left out.

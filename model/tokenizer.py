@@ -17,7 +17,7 @@ from torch import Tensor
 
 from model.clip_vocabulary import END, START, clean, hugging_face_backend, official_backend
 
-TRAINED, CLIP = "trained", "clip"  # PretrainConfig.tokenizer
+TRAINED, CLIPS_OWN = "trained", "clip"  # PretrainConfig.tokenizer
 OFFICIAL = "official"
 PAD_ID = 0  # as in the official code; what follows the end token is never seen
 MIN_PAIR_COUNT = 2
@@ -78,7 +78,7 @@ class Tokenizer:
     @classmethod
     def ready_made(cls, source: str, context_length: int) -> Tokenizer:
         """CLIP's own (`source` is "clip"), or that of a folder of Hugging Face's. Raises ValueError if it cannot be used."""
-        if source == CLIP:
+        if source == CLIPS_OWN:
             return cls(official_backend(), context_length, cleans_as_official=True)
         return cls(hugging_face_backend(Path(source)), context_length)
 
