@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from types import FrameType
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from flows.console import is_told_in_one_line, quiet_engine, quiet_environment
 
@@ -40,6 +40,10 @@ From the web to a zero-shot classifier:
   wit pretrain RECIPE             train CLIP on them
   wit evaluate RECIPE             zero-shot accuracy, retrieval, report.html
   wit build-queries [NAME]        the paper's list of queries, from Wikipedia, WordNet or your own lists
+
+Models of other programs (docs/weights.md):
+  wit import-weights FOLDER NAME  a run of a model in the format of OpenAI, open_clip or Hugging Face
+  wit export-weights RUN FOLDER   a run's model in one of these formats, or as ONNX (--format)
 
 Questions:
   wit recipes                     the named configurations
@@ -244,6 +248,50 @@ def _card(arguments: list[str]) -> None:
     print(card / HTML_FILE)
 
 
+@dataclass
+class ImportOptions(WorkspaceOption):
+    """Make a finished run, which can be evaluated, of a model in the format of OpenAI, open_clip or Hugging Face."""
+
+    source: tyro.conf.Positional[str] = ""
+    """Folder of the model, or OpenAI's state dict (.pt)."""
+    name: tyro.conf.Positional[str] = ""
+    """Name of the run."""
+    dataset: str = "tiny"
+    """Data set whose captions and validation split its evaluations use."""
+
+
+def _import_weights(arguments: list[str]) -> None:
+    from flows.weights import import_weights
+
+    options = tyro.cli(ImportOptions, args=arguments, prog="wit import-weights")
+    if not options.source or not options.name:
+        raise InputError("give a model and a name for the run: wit import-weights FOLDER NAME --dataset DATASET")
+    import_weights(options.source, options.name, options.dataset, options.workspace)
+
+
+@dataclass
+class ExportOptions(WorkspaceOption):
+    """Write the model of a run in the format of another program."""
+
+    run: tyro.conf.Positional[str] = ""
+    """Name of the run."""
+    folder: tyro.conf.Positional[str] = ""
+    """Folder to be made."""
+    format: Literal["openai", "open_clip", "hugging_face", "onnx"] = "open_clip"
+    """Format of the folder."""
+    dtype: Literal["fp32", "fp16"] = "fp32"
+    """Precision of the weights; ONNX is written in fp32."""
+
+
+def _export_weights(arguments: list[str]) -> None:
+    from flows.weights import export_weights
+
+    options = tyro.cli(ExportOptions, args=arguments, prog="wit export-weights")
+    if not options.run or not options.folder:
+        raise InputError("give a run and a new folder: wit export-weights tiny FOLDER --format open_clip")
+    export_weights(options.run, options.folder, options.format, options.dtype, options.workspace)
+
+
 def _tiny_web(arguments: list[str]) -> None:
     from flows.tiny_web import serve
     from pipeline.tiny_web.config import TinyWebConfig
@@ -258,6 +306,8 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "pretrain": _run_flow("pretrain", lambda chosen: chosen.pretrain),
     "evaluate": _run_flow("evaluate", lambda chosen: chosen.evaluate),
     "build-queries": _build_queries,
+    "import-weights": _import_weights,
+    "export-weights": _export_weights,
     "recipes": _recipes,
     "why": _why,
     "card": _card,

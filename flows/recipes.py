@@ -6,7 +6,15 @@ from collections.abc import Callable
 
 from pydantic import Field
 
-from model.config import ClipConfig, EvaluateConfig, PretrainConfig, ResNetConfig, TextConfig, TorchvisionConfig, TrainConfig
+from model.config import (
+    ClipConfig,
+    EvaluateConfig,
+    PretrainConfig,
+    ResNetConfig,
+    TextConfig,
+    TorchvisionConfig,
+    TrainConfig,
+)
 from model.paper import PAPER_MODELS
 from pipeline.config import BuildDatasetConfig, CurateConfig, DownloadConfig, ImageConfig, ShardConfig
 from pipeline.errors import InputError
@@ -140,7 +148,7 @@ def wit400m() -> Recipe:
 
 
 def paper_pretrain(model: str, name: str, dataset: str) -> PretrainConfig:
-    """One of the paper's models, as its tables 18 to 20 say, on any data set; precision (the paper: fp16) and threads are ours."""
+    """One of the paper's models, as its tables 18 to 20 say, on any data set; precision (fp16 there) and threads are ours."""
     chosen = PAPER_MODELS[model]
     train = chosen.train.model_copy(update={"precision": "bf16", "loader_threads": 16})
     return PretrainConfig(name=name, dataset=dataset, model=chosen.model, train=train)
@@ -163,7 +171,9 @@ def _paper_recipe(model: str) -> Callable[[], Recipe]:
             evaluate=EvaluateConfig(name=model, run=model),
         )
 
-    make.__doc__ = f"The paper's {chosen.title} on WebImageText, or on another data set: wit pretrain {model} --dataset NAME."
+    make.__doc__ = (
+        f"The paper's {chosen.title} on WebImageText, or on another data set: wit pretrain {model} --dataset NAME."
+    )
     return make
 
 

@@ -34,6 +34,6 @@ class TextTransformer(nn.Module):
         length = tokens_BL.shape[1]
         x_BLC = self.token_embedding(tokens_BL) + self.positional_embedding[:length]
         x_BLC = self.transformer(x_BLC)
-        x_BC = x_BLC[torch.arange(len(tokens_BL), device=tokens_BL.device), tokens_BL.argmax(dim=-1)]
+        x_BC = x_BLC[torch.arange(tokens_BL.shape[0], device=tokens_BL.device), tokens_BL.argmax(dim=-1)]
         text_BD: Tensor = self.ln_final(x_BC) @ self.text_projection
         return text_BD

@@ -27,7 +27,7 @@ class VisionTransformer(nn.Module):
 
     def forward(self, image_BCHW: Tensor) -> Tensor:
         patch_BLC = self.conv1(image_BCHW).flatten(2).transpose(1, 2)
-        class_BLC = self.class_embedding.to(patch_BLC.dtype).expand(len(patch_BLC), 1, -1)
+        class_BLC = self.class_embedding.to(patch_BLC.dtype).expand(patch_BLC.shape[0], 1, -1)
         x_BLC = torch.cat([class_BLC, patch_BLC], dim=1) + self.positional_embedding.to(patch_BLC.dtype)
         x_BLC = self.transformer(self.ln_pre(x_BLC))
         image_BD: Tensor = self.ln_post(x_BLC[:, 0]) @ self.proj

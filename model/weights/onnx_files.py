@@ -32,7 +32,7 @@ class Tower(nn.Module):
 
 def write(folder: Path, run: Run) -> None:
     """Write the towers, in fp32: features (B, D), not normalised. Raises InputError without the extra `export`."""
-    model, config = run.model, run.config.model
+    model, config = run.model.requires_grad_(False), run.config.model
     side, length = config.vision.image_px, config.text.context_length
     image_BCHW = torch.zeros(TRACED_BATCH, 3, side, side)
     tokens_BL = torch.full((TRACED_BATCH, length), run.tokenizer.end_id)
@@ -42,7 +42,7 @@ def write(folder: Path, run: Run) -> None:
     ):
         try:
             torch.onnx.export(
-                Tower(model, encode),
+                Tower(model, encode).eval(),
                 (batch,),
                 folder / f"{name}.onnx",
                 input_names=["pixels" if name == "image" else "tokens"],
@@ -61,7 +61,7 @@ def write(folder: Path, run: Run) -> None:
             "resize": "short side, bicubic",
         },
         "tokens": {"shape": ["batch", length], "pad": PAD_ID, "end": run.tokenizer.end_id},
-        "features": {"shape": ["batch", config.embed_dim], "scale": float(model.logit_scale.exp())},
+        "features": {"shape": ["batch", config.embed_dim], "scale": model.logit_scale.exp().item()},
     }
     (folder / ABOUT).write_text(json.dumps(about, indent=2), encoding="utf-8")
     (folder / TOKENIZER).write_text(run.tokenizer.to_json(), encoding="utf-8")
