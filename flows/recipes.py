@@ -151,7 +151,7 @@ def paper_pretrain(model: str, name: str, dataset: str) -> PretrainConfig:
     """One of the paper's models, as its tables 18 to 20 say, on any data set; precision (fp16 there) and threads are ours."""
     chosen = PAPER_MODELS[model]
     train = chosen.train.model_copy(update={"precision": "bf16", "loader_threads": 16})
-    return PretrainConfig(name=name, dataset=dataset, model=chosen.model, train=train)
+    return PretrainConfig(name=name, dataset=dataset, start_from=chosen.start_from, model=chosen.model, train=train)
 
 
 def _paper_recipe(model: str) -> Callable[[], Recipe]:

@@ -190,6 +190,11 @@ class PretrainConfig(Settings):
         description="trained = learned from the captions, at most model.text.vocab_size entries; clip = CLIP's own 49,408 "
         "entries, from the installed open_clip_torch; else a local folder of Hugging Face tokenizer files of CLIP's kind",
     )
+    start_from: str = Field(
+        "",
+        description="Run whose weights and tokenizer it starts from: a name, or a path (with a slash); another image_px is "
+        "fine, positions are interpolated. Empty = random weights",
+    )
     model: ClipConfig = ClipConfig()
     train: TrainConfig = TrainConfig()
 

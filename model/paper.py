@@ -18,6 +18,7 @@ class PaperModel(Settings):
     title: str = Field(description="What the paper calls it")
     model: ClipConfig
     train: TrainConfig
+    start_from: str = Field("", description="The one whose weights it starts from")
 
 
 def _resnet(
@@ -53,6 +54,7 @@ def _vit(
     text_width: int,
     text_heads: int,
     epochs: int = 32,
+    start_from: str = "",
 ) -> PaperModel:
     """A row of table 20."""
     return PaperModel(
@@ -63,6 +65,7 @@ def _vit(
             text=TextConfig(width=text_width, layers=12, heads=text_heads),
         ),
         train=TrainConfig(learning_rate=learning_rate, epochs=epochs),
+        start_from=start_from,
     )
 
 
@@ -78,5 +81,5 @@ PAPER_MODELS: dict[str, PaperModel] = {
     "vit-b-16": _vit("ViT-B/16", 5e-4, 512, 224, 16, 12, 768, 12, 512, 8),
     "vit-l-14": _vit("ViT-L/14", 4e-4, 768, 224, 14, 24, 1024, 16, 768, 12),
     # ViT-L/14 for one more epoch at the higher resolution (section 2.5).
-    "vit-l-14-336": _vit("ViT-L/14@336px", 2e-5, 768, 336, 14, 24, 1024, 16, 768, 12, epochs=1),
+    "vit-l-14-336": _vit("ViT-L/14@336px", 2e-5, 768, 336, 14, 24, 1024, 16, 768, 12, 1, "vit-l-14"),
 }

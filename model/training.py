@@ -32,6 +32,7 @@ from model.errors import InputError
 from model.files import sha256_file, write_text
 from model.metrics import Progress
 from model.optim import build_optimizer
+from model.start import copy_weights, load_start
 from model.tokenizer import TRAINED, Tokenizer
 
 TOKENIZER_CAPTIONS = 10_000_000  # shards are shuffled: the first captions are a fair sample of a larger data set
@@ -94,6 +95,8 @@ def prepare(run_dir: Path, config: PretrainConfig, shards: str, processes: Proce
         _reopen(run_dir, newest is not None, processes)
     torch.manual_seed(config.train.seed)
     model = CLIP(config.model).to(processes.device).to(memory_format=torch.channels_last)
+    if config.start_from and newest is None:
+        copy_weights(load_start(run_dir, config), model)
     optimizer = build_optimizer(model, config.train)
     step, loss = 0, math.nan
     if newest is not None:
@@ -144,9 +147,12 @@ def _ensure_tokenizer(run_dir: Path, dataset: Dataset, config: PretrainConfig, r
     if record is not None:
         if path.is_file() and sha256_file(path) == record.tokenizer_sha256:
             return
-        again = "learned again from the same captions" if config.tokenizer == TRAINED else "read again"
+        is_learned = config.tokenizer == TRAINED and not config.start_from
+        again = "learned again from the same captions" if is_learned else "read again"
         say(f"{path} is missing or damaged; it is {again}")
-    if config.tokenizer == TRAINED:
+    if config.start_from:
+        tokenizer = load_start(run_dir, config).tokenizer
+    elif config.tokenizer == TRAINED:
         captions = islice(dataset.train.captions(), TOKENIZER_CAPTIONS)
         tokenizer = Tokenizer.train(captions, text.vocab_size, text.context_length)
     else:
