@@ -21,6 +21,7 @@ from model.data.images import MEAN_RGB, STD_RGB
 from model.evaluation.__main__ import main as evaluate
 from model.tokenizer import Tokenizer
 from model.weights.__main__ import main
+from model.weights.onnx_files import write_tower
 
 CAPTIONS = [f"a photo of a {colour} thing" for colour in COLOURS] * 3
 TEXTS = ["a red thing", "A photo of a BLUE thing, isn't it?", "green"]
@@ -271,34 +272,40 @@ def test_an_imported_model_is_evaluated(tmp_path: Path) -> None:
     assert results[0] == results[1]
 
 
-@pytest.mark.parametrize(
-    "vision",
-    [
-        pytest.param(VIT, id="vit"),
-        pytest.param(RESNET, id="resnet", marks=pytest.mark.slow),
-        pytest.param(TorchvisionConfig(name="resnet18", image_px=32), id="torchvision", marks=pytest.mark.slow),
-    ],
-)
-def test_onnx_gives_the_same_features_for_any_batch(vision: Any, tmp_path: Path) -> None:
-    onnxruntime = pytest.importorskip("onnxruntime")
+@pytest.mark.slow
+def test_onnx_gives_the_same_features_for_any_batch(tmp_path: Path) -> None:
     pytest.importorskip("onnxscript")
-    run = write_run(tmp_path / "run", config(vision))
+    run = write_run(tmp_path / "run", config())
     weights("export", tmp_path / "run", tmp_path / "out", "--format", "onnx")
     about = json.loads((tmp_path / "out" / "model.json").read_text())
     tokens_BL = torch.zeros(7, about["tokens"]["shape"][1], dtype=torch.int64)
     for row, ids in enumerate(run.tokenizer.encode_ids([*TEXTS, "", *TEXTS])[0]):
         tokens_BL[row, : len(ids)] = torch.tensor(ids)
-    image_BCHW = torch.randn(7, *about["pixels"]["shape"][1:])
-    for name, batch, encode in (
-        ("image", image_BCHW, run.model.encode_image),
-        ("text", tokens_BL, run.model.encode_text),
-    ):
-        session = onnxruntime.InferenceSession(tmp_path / "out" / f"{name}.onnx", providers=["CPUExecutionProvider"])
-        for size in (1, 7):
-            with torch.no_grad():
-                expected = encode(batch[:size])
-            (found,) = session.run(None, {session.get_inputs()[0].name: batch[:size].numpy()})
-            torch.testing.assert_close(torch.from_numpy(found), expected, atol=1e-4, rtol=0)
+    assert_same_onnx(
+        tmp_path / "out" / "image.onnx", torch.randn(7, *about["pixels"]["shape"][1:]), run.model.encode_image
+    )
+    assert_same_onnx(tmp_path / "out" / "text.onnx", tokens_BL, run.model.encode_text)
+    assert about["features"]["scale"] == pytest.approx(run.model.logit_scale.exp().item())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("vision", [RESNET, TorchvisionConfig(name="resnet18", image_px=32)])
+def test_the_other_image_towers_as_onnx(vision: Any, tmp_path: Path) -> None:
+    pytest.importorskip("onnxscript")
+    visual = write_run(tmp_path / "run", config(vision)).model.visual
+    side = vision.image_px
+    write_tower(tmp_path / "image.onnx", visual, "pixels", torch.zeros(2, 3, side, side))
+    assert_same_onnx(tmp_path / "image.onnx", torch.randn(7, 3, side, side), visual)
+
+
+def assert_same_onnx(path: Path, batch: Tensor, encode: Callable[[Tensor], Tensor]) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    for size in (1, 7):
+        with torch.no_grad():
+            expected = encode(batch[:size])
+        (found,) = session.run(["features"], {session.get_inputs()[0].name: batch[:size].numpy()})
+        torch.testing.assert_close(torch.from_numpy(found), expected, atol=1e-4, rtol=0)
 
 
 def refuse(said: str, capsys: pytest.CaptureFixture[str], *arguments: object) -> None:
@@ -397,3 +404,20 @@ def test_the_official_tokenizer_goes_out_as_clips(tmp_path: Path) -> None:
     assert tokenize.decode(run.tokenizer.encode_ids(["a red thing"])[0][0], skip_special_tokens=True) == "a red thing"
     weights("export", tmp_path / "run", tmp_path / "open", "--format", "open_clip")
     assert isinstance(open_clip.get_tokenizer(f"local-dir:{tmp_path / 'open'}"), open_clip.SimpleTokenizer)
+
+
+@pytest.mark.slow
+def test_wit_brings_a_model_into_the_workspace(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from flows import cli
+
+    monkeypatch.setenv("WIT_WORKSPACE", str(tmp_path / "workspace"))
+    before = write_run(tmp_path / "run", config())
+    weights("export", tmp_path / "run", tmp_path / "out", "--format", "openai")
+    assert cli.run(["import-weights", str(tmp_path / "out"), "brought", "--dataset", "colours"]) == 0
+    brought = load_run(tmp_path / "workspace" / "runs" / "brought")
+    assert brought.config.dataset == "colours"
+    assert_same_features(brought, before.model.encode_image, before.model.encode_text)
+    assert cli.run(["export-weights", "brought"]) == 2
+    assert "give a run and a new folder" in capsys.readouterr().err

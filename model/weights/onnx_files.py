@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from model.checkpoint import TOKENIZER, Run
+from model.clip import CLIP
 from model.data.images import MEAN_RGB, STD_RGB
 from model.errors import InputError
 from model.tokenizer import PAD_ID
@@ -18,41 +18,25 @@ ABOUT = "model.json"
 TRACED_BATCH = 2
 
 
-class Tower(nn.Module):
-    """One side of the model as a module."""
+class TextTower(nn.Module):
+    """The text side of a model, as a module of its own."""
 
-    def __init__(self, model: nn.Module, encode: Callable[[Tensor], Tensor]) -> None:
+    def __init__(self, model: CLIP) -> None:
         super().__init__()
         self.model = model
-        self.encode = encode
 
-    def forward(self, batch: Tensor) -> Tensor:
-        return self.encode(batch)
+    def forward(self, tokens_BL: Tensor) -> Tensor:
+        """Features (B, D), not normalised."""
+        return self.model.encode_text(tokens_BL)
 
 
 def write(folder: Path, run: Run) -> None:
     """Write the towers, in fp32: features (B, D), not normalised. Raises InputError without the extra `export`."""
-    model, config = run.model.requires_grad_(False), run.config.model
+    model, config = run.model, run.config.model
     side, length = config.vision.image_px, config.text.context_length
-    image_BCHW = torch.zeros(TRACED_BATCH, 3, side, side)
+    write_tower(folder / "image.onnx", model.visual, "pixels", torch.zeros(TRACED_BATCH, 3, side, side))
     tokens_BL = torch.full((TRACED_BATCH, length), run.tokenizer.end_id)
-    for name, encode, batch in (
-        ("image", model.encode_image, image_BCHW),
-        ("text", model.encode_text, tokens_BL),
-    ):
-        try:
-            torch.onnx.export(
-                Tower(model, encode).eval(),
-                (batch,),
-                folder / f"{name}.onnx",
-                input_names=["pixels" if name == "image" else "tokens"],
-                output_names=["features"],
-                dynamic_shapes=({0: torch.export.Dim("batch")},),
-                dynamo=True,
-                verbose=False,
-            )
-        except ModuleNotFoundError as error:
-            raise InputError(f"{error.name} is not installed; install this project with its extra: export") from error
+    write_tower(folder / "text.onnx", TextTower(model), "tokens", tokens_BL)
     about = {
         "pixels": {
             "shape": ["batch", 3, side, side],
@@ -65,3 +49,20 @@ def write(folder: Path, run: Run) -> None:
     }
     (folder / ABOUT).write_text(json.dumps(about, indent=2), encoding="utf-8")
     (folder / TOKENIZER).write_text(run.tokenizer.to_json(), encoding="utf-8")
+
+
+def write_tower(path: Path, tower: nn.Module, takes: str, batch: Tensor) -> None:
+    """Write a module of one input, named `takes`, whose first axis may have any length."""
+    try:
+        torch.onnx.export(
+            tower.eval().requires_grad_(False),  # with gradients it is traced forth and back
+            (batch,),
+            path,
+            input_names=[takes],
+            output_names=["features"],
+            dynamic_shapes=({0: torch.export.Dim("batch")},),
+            dynamo=True,
+            verbose=False,
+        )
+    except ModuleNotFoundError as error:
+        raise InputError(f"{error.name} is not installed; install this project with its extra: export") from error
