@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 import torch
 from torch import nn
 
+from flows import cli
 from flows.recipes import RECIPES
 from model.clip import CLIP
 from model.config import ClipConfig, ResNetConfig, TextConfig, TorchvisionConfig, VitConfig
@@ -141,3 +143,21 @@ def test_a_network_of_torchvision_draws_no_random_numbers_in_training() -> None:
     before = torch.get_rng_state()
     visual(image_BCHW)
     assert torch.equal(before, torch.get_rng_state())
+
+
+def commands_of_the_page() -> list[str]:
+    text = (Path(__file__).parents[1] / "docs" / "weights.md").read_text(encoding="utf-8")
+    lines = [line.strip() for line in text.splitlines() if line.startswith("    wit pretrain")]
+    return sorted({re.split(r"\s{3,}", line)[0] for line in lines})
+
+
+@pytest.mark.parametrize("command", commands_of_the_page())
+def test_each_training_on_the_page_is_understood(command: str) -> None:
+    _, _, name, *options = command.split()
+    config, _ = cli._configured(RECIPES[name]().pretrain, options, "pretrain")
+    assert config.dataset == "cc12m" and config.name == name
+    for option, value in zip(options[::2], options[1::2], strict=True):
+        found: Any = config
+        for field in option.removeprefix("--").replace("-", "_").split("."):
+            found = getattr(found, field)
+        assert found == value
