@@ -1,7 +1,8 @@
 """`build-dataset`: from the web, or a list of URLs, to shards. The body of the flow is the plan.
 
 Every stage is a function from files to files that is skipped when its `stage.json` says it is done (pipeline/stage.py); parts
-run on the flow's task runner. A failed part fails the flow once all others have ended, and the same command goes on from there.
+run on the flow's task runner. A failed part fails the flow once all others have ended (of a source's parts a few may fail), and
+the same command goes on from there.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from prefect import flow, get_run_logger
 from pydantic import BaseModel
@@ -20,16 +21,19 @@ from flows.artifacts import publish_card, publish_funnel
 from flows.funnel import Funnel
 from flows.recipes import tiny
 from flows.runner import part_runner
-from flows.tasks import run_parts, run_whole
+from flows.tasks import ErrorBudget, run_parts, run_whole
 from flows.tiny_web import serving
 from flows.workspace import DatasetFolders, Workspace, only_writer
 from pipeline.config import BuildDatasetConfig
 from pipeline.errors import InputError
-from pipeline.images import require_evaluation_sets
 from pipeline.settings import Settings
 from pipeline.sources.config import SourceConfig
 from pipeline.stage import Stage, StageResult, prune_parts, read_record
 from pipeline.tiny_web.config import TinyWebConfig
+
+if TYPE_CHECKING:
+    from pipeline.evaluation_images import EvaluationSet
+    from pipeline.image_scores import ImageScoresConfig
 
 ConfigT = TypeVar("ConfigT", bound=BaseModel)
 StageRun = Callable[[], StageResult]
@@ -63,13 +67,14 @@ def build_dataset(
     data = space.dataset(config.name)
     funnel = Funnel()
     with only_writer(data.root), sources_served(config, space) as config:
-        require_evaluation_sets([str(space.evaluation_set(name)) for name in config.images.evaluation_sets])
+        require_evaluation_sets(config, space)
+        require_scores(config)
         rows = find_rows(config, space, data)
         funnel.add("sources", rows)
         pairs = describe_pairs(config, rows, data)
         blocked = block_pairs(config, pairs, data)
         verdicts = judge_pairs(config, pairs, blocked, data)
-        funnel.add("rules", [verdicts])
+        funnel.add("rules", verdicts)
         balanced = balance_pairs(config, verdicts, pairs, funnel, space, data)
         selected = select_pairs(config, verdicts, balanced.parts, pairs, data)
         funnel.add("selection", [selected])
@@ -125,7 +130,19 @@ def find_rows(config: BuildDatasetConfig, space: Workspace, data: DatasetFolders
     if source.kind in ("tiny_web", "site_crawl"):
         return crawl_sites(config, space, data)
     stage, parts = listed(source)
-    return _parts(f"read {source.kind}", stage, [((), part) for part in parts], data, "rows")
+    return _parts(
+        f"read {source.kind}", stage, [((), part) for part in parts], data, "rows", failed_sources(source, data)
+    )
+
+
+def failed_sources(source: SourceConfig, data: DatasetFolders) -> ErrorBudget:
+    """How many files or sites may fail; one that does leaves a part without rows, which counts it."""
+    from pipeline.sources.failed import FAILED_PART, FailedPart
+
+    def empty(number: int, error: Exception) -> StageResult:
+        return FAILED_PART.run((), data.part("rows", number), FailedPart(error=str(error)))
+
+    return ErrorBudget("source.max_failed_share", source.max_failed_share, empty)
 
 
 def listed(source: SourceConfig) -> tuple[Stage[Any], Sequence[Settings]]:
@@ -168,7 +185,8 @@ def crawl_sites(config: BuildDatasetConfig, space: Workspace, data: DatasetFolde
         truth = run_whole("truth", partial(TRUTH.run, (), data.whole("truth"), config.source.tiny_web))
         cache, sources = cache / truth.record.digest[:16], [truth.out]
     sites = plan(config.source.site_crawl)
-    return _parts("crawl", site_crawl_stage(cache), [(sources, site) for site in sites], data, "rows")
+    work = [(sources, site) for site in sites]
+    return _parts("crawl", site_crawl_stage(cache), work, data, "rows", failed_sources(config.source, data))
 
 
 def describe_pairs(config: BuildDatasetConfig, rows: Sequence[StageResult], data: DatasetFolders) -> list[StageResult]:
@@ -197,21 +215,27 @@ def judge_pairs(
     pairs: Sequence[StageResult],
     blocked: Sequence[StageResult],
     data: DatasetFolders,
-) -> StageResult:
-    """One verdict per row."""
-    from pipeline.curate import PAIR_VERDICTS, FrequencyConfig
+) -> list[StageResult]:
+    """One verdict per row, in the parts of the pairs."""
+    from pipeline.curate import PAIR_VERDICTS, PairVerdictsConfig
+    from pipeline.repeats import REPEATS, RepeatsConfig
     from pipeline.rules import RULES, RulesConfig
 
     rules = RulesConfig.of(config.curate, config.query)
     both = zip(pairs, blocked, strict=True) if blocked else zip(pairs, strict=True)
     ruled = _parts("rules", RULES, [(_folders(parts), rules) for parts in both], data, "rules")
-    frequency = FrequencyConfig.of(config.curate, config.query)
-    return run_whole("verdicts", partial(PAIR_VERDICTS.run, _folders(ruled), data.whole("verdicts"), frequency))
+    buckets = [
+        RepeatsConfig.of(config.curate, config.query, number, config.buckets) for number in range(config.buckets)
+    ]
+    repeats = _parts("repeats", REPEATS, [(_folders(ruled), bucket) for bucket in buckets], data, "repeats")
+    verdicts = PairVerdictsConfig(query=config.query)
+    work = [([part.out, *_folders(repeats)], verdicts) for part in ruled]
+    return _parts("verdicts", PAIR_VERDICTS, work, data, "verdicts")
 
 
 def balance_pairs(
     config: BuildDatasetConfig,
-    verdicts: StageResult,
+    verdicts: Sequence[StageResult],
     pairs: Sequence[StageResult],
     funnel: Funnel,
     space: Workspace,
@@ -233,22 +257,30 @@ def balance_pairs(
             f"{config.queries.query_list}, or give the path of its folder"
         )
     index = run_whole("query index", partial(QUERY_INDEX.run, [queries], data.whole("query_index"), match))
-    captions = _parts(
-        "captions", KEPT_CAPTIONS, [([verdicts.out, part.out], match) for part in pairs], data, "captions"
-    )
+    both = zip(verdicts, pairs, strict=True)
+    captions = _parts("captions", KEPT_CAPTIONS, [(_folders(parts), match) for parts in both], data, "captions")
     matches = _parts("match", MATCHES, [([index.out, part.out], match) for part in captions], data, "matches")
     funnel.add("matching", matches)
     sources = [queries, *_folders(matches)]
     counts = run_whole("query counts", partial(MATCH_COUNTS.run, sources, data.whole("query_counts"), match))
 
-    # Drawing is done pair by pair; the paper's cap ranks all pairs of a query.
-    groups = [_folders(matches)] if balance.mode == "cap" else [[part.out] for part in matches]
-    bucket = BalanceBucket(balance=balance)
-    work = [([counts.out, *group], bucket) for group in groups]
+    # Drawing is done pair by pair, so part by part; the paper's cap ranks all pairs of a query, so query by query.
+    whole = BalanceBucket(balance=balance)
+    buckets = [
+        BalanceBucket(balance=balance, number=number, buckets=config.buckets) for number in range(config.buckets)
+    ]
+    is_cap = balance.mode == "cap"
+    if is_cap:
+        work = [([counts.out, *_folders(matches)], bucket) for bucket in buckets]
+    else:
+        work = [([counts.out, part.out], whole) for part in matches]
     entries = _parts("entries", BALANCE_ENTRIES, work, data, "entries")
     sources = [counts.out, *(_folders(entries) if balance.wanted_pairs is not None else [])]
     threshold = run_whole("threshold", partial(BALANCE_THRESHOLD.run, sources, data.whole("threshold"), balance))
-    work = [([threshold.out, counts.out, part.out], bucket) for part in entries]
+    if is_cap:
+        work = [([threshold.out, counts.out, *_folders(entries)], bucket) for bucket in buckets]
+    else:
+        work = [([threshold.out, counts.out, part.out], whole) for part in entries]
     balanced = _parts("balance", BALANCED, work, data, "balanced")
     funnel.add("balancing", balanced)
     return Balanced(balanced, [counts.out, threshold.out])
@@ -256,31 +288,31 @@ def balance_pairs(
 
 def select_pairs(
     config: BuildDatasetConfig,
-    verdicts: StageResult,
+    verdicts: Sequence[StageResult],
     balanced: Sequence[StageResult],
     pairs: Sequence[StageResult],
     data: DatasetFolders,
 ) -> StageResult:
     """The pairs worth a download."""
     if balanced:
-        from pipeline.balancing import BALANCED_SELECTION, BalancedSelectionConfig
+        from pipeline.selection import BALANCED_SELECTION, BalancedSelectionConfig
 
         curate = config.curate
         choice = BalancedSelectionConfig(
             pairs_parts=len(pairs), max_pairs=curate.max_pairs, seed=curate.seed, query=config.query
         )
-        sources = [verdicts.out, *_folders(pairs), *_folders(balanced)]
+        sources = [*_folders(verdicts), *_folders(pairs), *_folders(balanced)]
         return run_whole("selection", partial(BALANCED_SELECTION.run, sources, data.whole("selected"), choice))
-    from pipeline.curate import SELECTED, VerdictsConfig
+    from pipeline.selection import SELECTED, SelectionConfig
 
-    rules = VerdictsConfig(curate=config.curate, query=config.query)
-    sources = [verdicts.out, *_folders(pairs)]
+    rules = SelectionConfig(curate=config.curate, query=config.query)
+    sources = [*_folders(verdicts), *_folders(pairs)]
     return run_whole("selection", partial(SELECTED.run, sources, data.whole("selected"), rules))
 
 
 def describe_dataset(
     config: BuildDatasetConfig,
-    verdicts: StageResult,
+    verdicts: Sequence[StageResult],
     pairs: Sequence[StageResult],
     balanced: Balanced,
     shards: StageResult | None,
@@ -292,7 +324,7 @@ def describe_dataset(
     from pipeline.card import CARD, CardConfig, read_markdown
 
     counted = AuditConfig(preset=config.curate.preset, query=config.query)
-    sources = [verdicts.out, *_folders(pairs)]
+    sources = [*_folders(verdicts), *_folders(pairs)]
     audits = [run_whole("audit", partial(AUDIT.run, sources, data.whole("audit"), counted))]
     if balanced.told:
         curve = QueryAuditConfig(query=config.query)
@@ -307,7 +339,7 @@ def describe_dataset(
 
 def cut_parts(config: BuildDatasetConfig, selected: StageResult, data: DatasetFolders) -> list[StageResult]:
     """The selection in parts for download."""
-    from pipeline.curate import SELECTED_PART, PartConfig
+    from pipeline.selection import SELECTED_PART, PartConfig
 
     rows = config.download.rows_per_part
     numbers = range(-(-selected.counts.rows_kept // rows))
@@ -330,22 +362,37 @@ def judge_images(
     data: DatasetFolders,
 ) -> StageResult:
     """One verdict per selected pair, now that its image is known."""
-    from pipeline.images import (
-        EVALUATION_HASHES,
-        IMAGE_VERDICTS,
-        ImageVerdictsConfig,
-        evaluation_tars,
-        image_sources,
-    )
+    from pipeline.evaluation_images import EVALUATION_HASHES, EvaluationSetFiles
+    from pipeline.image_facts import IMAGE_FACTS
+    from pipeline.image_scores import IMAGE_SCORES
+    from pipeline.images import IMAGE_VERDICTS, ImageVerdictsConfig, image_sources
 
-    sets = [str(space.evaluation_set(name)) for name in config.images.evaluation_sets]
-    tars = evaluation_tars(sets)
-    hashes = run_whole(
-        "evaluation hashes", partial(EVALUATION_HASHES.run, tars, data.whole("evaluation_hashes"), Settings())
-    )
-    sources = image_sources(_folders(parts), _folders(downloads), hashes.out)
+    work = [([part.out], Settings()) for part in downloads]
+    facts = _parts("image facts", IMAGE_FACTS, work, data, "image_facts")
+    sets = require_evaluation_sets(config, space)
+    hashed = [(found.files, EvaluationSetFiles.of(found)) for found in sets]
+    hashes = _parts("evaluation hashes", EVALUATION_HASHES, hashed, data, "evaluation_hashes")
+    plans = require_scores(config)
+    scores = [run_whole("scores", partial(IMAGE_SCORES.run, (), data.whole("image_scores"), plan)) for plan in plans]
+    sources = image_sources(_folders(parts), _folders(downloads), _folders(facts), _folders(hashes), _folders(scores))
     rules = ImageVerdictsConfig(preset=config.curate.preset, images=config.images, query=config.query)
     return run_whole("images", partial(IMAGE_VERDICTS.run, sources, data.whole("image_verdicts"), rules))
+
+
+def require_evaluation_sets(config: BuildDatasetConfig, space: Workspace) -> list[EvaluationSet]:
+    """The evaluation sets to keep out; asked before the work that ends in a need for them."""
+    from pipeline.evaluation_images import find_evaluation_sets
+
+    return find_evaluation_sets([str(space.evaluation_set(name)) for name in config.images.evaluation_sets])
+
+
+def require_scores(config: BuildDatasetConfig) -> list[ImageScoresConfig]:
+    """What to do with the scores of images, if there are any; asked before the work that ends in a need for them."""
+    if not config.images.scores:
+        return []
+    from pipeline.image_scores import plan
+
+    return [plan(config.images, config.query)]
 
 
 def pack_shards(
@@ -369,12 +416,13 @@ def _parts(
     work: Sequence[tuple[Sequence[UPath], ConfigT]],
     data: DatasetFolders,
     folder: str,
+    budget: ErrorBudget | None = None,
 ) -> list[StageResult]:
     """Run a stage part by part; parts that an earlier configuration left are removed."""
     outs = [data.part(folder, number) for number in range(len(work))]
     prune_parts(data.whole(folder), outs)
     runs = [partial(stage.run, sources, out, config) for (sources, config), out in zip(work, outs, strict=True)]
-    return run_parts(label, runs)
+    return run_parts(label, runs, budget)
 
 
 def _folders(results: Sequence[StageResult]) -> list[UPath]:

@@ -49,6 +49,7 @@ Questions:
   wit recipes                     the named configurations
   wit why DATASET URL-OR-ID       what became of a pair
   wit card DATASET                the page that tells what is in a data set
+  wit verify DATASET              whether its shards are whole: every checksum, every sample
   wit tiny-web                    serve the embedded web, to look at it in a browser
 
 Every field of a configuration is an option after RECIPE or NAME: wit pretrain tiny --train.epochs 3
@@ -217,7 +218,7 @@ def _why(arguments: list[str]) -> None:
     lines = explain(
         options.wanted,
         pairs=data.parts("pairs"),
-        verdicts=data.whole("verdicts"),
+        verdicts=data.parts("verdicts"),
         balanced=data.parts("balanced"),
         image_verdicts=data.whole("image_verdicts"),
         shards=data.shards,
@@ -292,6 +293,28 @@ def _export_weights(arguments: list[str]) -> None:
     export_weights(options.run, options.folder, options.format, options.dtype, options.workspace)
 
 
+@dataclass
+class VerifyOptions(WorkspaceOption):
+    """Read all shards of a data set again: checksums, indexes, every sample."""
+
+    dataset: tyro.conf.Positional[str] = ""
+    """Name of the data set, or the path of a folder of shards if it holds a slash."""
+
+
+def _verify(arguments: list[str]) -> None:
+    from flows.workspace import Workspace
+    from pipeline.verify import verify
+
+    options = tyro.cli(VerifyOptions, args=arguments, prog="wit verify")
+    if not options.dataset:
+        raise InputError("give a data set: wit verify tiny")
+    folder = Workspace.at(options.workspace).shards(options.dataset)
+    found = verify(folder, print)
+    if found.problems:
+        raise WorkError(f"{folder}: {found.problems:,} problems; delete the folder and build the data set again")
+    print(f"{folder}: {found.samples:,} samples in {found.shards:,} shards, all as promised")
+
+
 def _tiny_web(arguments: list[str]) -> None:
     from flows.tiny_web import serve
     from pipeline.tiny_web.config import TinyWebConfig
@@ -311,6 +334,7 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "recipes": _recipes,
     "why": _why,
     "card": _card,
+    "verify": _verify,
     "tiny-web": _tiny_web,
 }
 

@@ -1,10 +1,11 @@
-"""Where the parts of a stage run: in threads of the flow's process, or in processes of their own."""
+"""Where the parts of a stage run: in threads of the flow's process, in processes of their own, or on a Ray cluster."""
 
 from __future__ import annotations
 
 import os
-from typing import Any, cast
+from typing import Any, Self, cast
 
+from prefect.client.orchestration import get_client
 from prefect.futures import PrefectFuture
 from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner, ThreadPoolTaskRunner
 
@@ -13,23 +14,72 @@ from pipeline.errors import InputError
 
 RUNNER_VARIABLE = "WIT_RUNNER"
 PARTS_VARIABLE = "WIT_PARTS_AT_ONCE"
+CLUSTER_VARIABLE = "RAY_ADDRESS"  # Ray's own
 THREADS = 4  # of the flow's process: what they wait for is DuckDB, the network and other processes
 
 
-def part_runner() -> TaskRunner[PrefectFuture[Any]]:
-    """The task runner that $WIT_RUNNER names (threads, the default, or processes), $WIT_PARTS_AT_ONCE wide.
+class ProcessRunner(ProcessPoolTaskRunner):
+    """Processes of this machine that report to the flow's server, also where that is a temporary one.
 
-    Processes pay where a stage is Python: describing pairs (language detection) and reading Common Crawl. The answer is the
-    same with either.
+    Left alone, each process would start a server of its own.
+    """
+
+    def __enter__(self) -> Self:
+        os.environ["PREFECT_API_URL"] = _server_url()
+        return super().__enter__()
+
+
+def part_runner() -> TaskRunner[PrefectFuture[Any]]:
+    """The task runner that $WIT_RUNNER names: threads (the default), processes or ray; $WIT_PARTS_AT_ONCE parts at once.
+
+    Processes pay where a stage is Python: describing pairs (language detection) and reading Common Crawl. Ray runs the parts on
+    the cluster at $RAY_ADDRESS, else on processes of this machine. The answer is the same with any of them.
     """
     kind = os.environ.get(RUNNER_VARIABLE, "threads")
     width = os.environ.get(PARTS_VARIABLE, "")
     if width and not (width.isascii() and width.isdigit() and int(width)):
         raise InputError(f"{PARTS_VARIABLE}={width}: give a whole number from 1 on")
+    runner: Any
     if kind == "threads":
-        runner: Any = ThreadPoolTaskRunner(max_workers=int(width or THREADS))
+        runner = ThreadPoolTaskRunner(max_workers=int(width or THREADS))
     elif kind == "processes":
-        runner = ProcessPoolTaskRunner(max_workers=int(width or os.cpu_count() or 1), initializer=quiet_engine)
+        runner = ProcessRunner(max_workers=int(width or os.cpu_count() or 1), initializer=quiet_engine)
+    elif kind == "ray":
+        runner = _ray_runner(int(width) if width else None)
     else:
-        raise InputError(f"{RUNNER_VARIABLE}={kind}: give threads or processes")
+        raise InputError(f"{RUNNER_VARIABLE}={kind}: give threads, processes or ray")
     return cast(TaskRunner[PrefectFuture[Any]], runner)
+
+
+def _ray_runner(parts_at_once: int | None) -> Any:
+    try:
+        from prefect_ray import RayTaskRunner
+    except ImportError as error:
+        raise InputError(f"{RUNNER_VARIABLE}=ray: install the extra, pip install 'webimagetext[ray]'") from error
+
+    class RayRunner(RayTaskRunner):  # type: ignore[misc]  # prefect-ray has no types
+        """Ray's workers report to the flow's server, as in ProcessRunner."""
+
+        def __enter__(self) -> Self:
+            environment = {"PREFECT_API_URL": _server_url()}
+            self.init_kwargs["runtime_env"] = {"env_vars": environment, "worker_process_setup_hook": quiet_engine}
+            return cast(Self, super().__enter__())
+
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    if CLUSTER_VARIABLE not in os.environ:
+        return RayRunner(init_kwargs={"num_cpus": parts_at_once or os.cpu_count(), "include_dashboard": False})
+    if "PREFECT_API_URL" not in os.environ:
+        raise InputError(
+            f"{RUNNER_VARIABLE}=ray with {CLUSTER_VARIABLE}: set PREFECT_API_URL to a server that the cluster's machines reach"
+        )
+    if parts_at_once is not None:
+        raise InputError(
+            f"{PARTS_VARIABLE}: the cluster at {CLUSTER_VARIABLE} decides how many parts run at once; unset it"
+        )
+    return RayRunner()
+
+
+def _server_url() -> str:
+    """Address of the server that this process uses."""
+    with get_client(sync_client=True) as client:
+        return str(client.api_url)

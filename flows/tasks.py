@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from prefect import task
+from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 from prefect.futures import PrefectFuture, wait
 from prefect.states import Completed
 
-from pipeline.errors import InputError, WorkError
+from pipeline.errors import InputError, UnreachableError, WorkError
 from pipeline.stage import StageResult
 
 ALREADY_DONE = "AlreadyDone"
@@ -19,7 +20,10 @@ ALREADY_DONE = "AlreadyDone"
 
 def _worth_a_retry(_task: object, _run: object, state: State[Any]) -> bool:
     """An outage may pass; what a person must mend will not mend itself."""
-    return not isinstance(state.result(raise_on_failure=False), (InputError, ValueError, TypeError))
+    error = state.result(raise_on_failure=False)
+    return isinstance(error, UnreachableError) or not isinstance(
+        error, (ValueError, TypeError)
+    )  # InputError is a ValueError
 
 
 @task(
@@ -41,28 +45,57 @@ def stage_task(label: str, run: Callable[[], StageResult]) -> Any:
     return result
 
 
-def run_parts(label: str, runs: Sequence[Callable[[], StageResult]]) -> list[StageResult]:
+@dataclass(frozen=True)
+class ErrorBudget:
+    """How many parts of a stage may fail before the flow does."""
+
+    field: str
+    """Setting that says so."""
+    share: float
+    """Of all parts."""
+    replace: Callable[[int, Exception], StageResult]
+    """What stands in for part `number` that failed: a part that holds nothing and counts the loss."""
+
+    def covers(self, failures: dict[int, Exception], parts: int) -> bool:
+        return len(failures) <= self.share * parts and all(map(_is_of_the_input, failures.values()))
+
+
+def _is_of_the_input(error: Exception) -> bool:
+    return isinstance(error, (InputError, WorkError, OSError))
+
+
+def run_parts(
+    label: str, runs: Sequence[Callable[[], StageResult]], budget: ErrorBudget | None = None
+) -> list[StageResult]:
     """Run the parts of a stage on the flow's task runner and wait for all of them.
 
-    Raises InputError if a part failed for a person's mistake, else WorkError naming the parts that failed.
+    Raises InputError if more parts than the budget allows failed for a person's mistake, else WorkError naming the parts
+    that failed.
     """
     futures: list[PrefectFuture[Any]] = [
         stage_task.submit(label if len(runs) == 1 else f"{label} {number:05d}", run) for number, run in enumerate(runs)
     ]
     wait(futures)
-    results: list[StageResult] = []
+    results: dict[int, StageResult] = {}
     failures: dict[int, Exception] = {}
     for number, future in enumerate(futures):
         outcome = future.result(raise_on_failure=False)
         if isinstance(outcome, StageResult):
-            results.append(outcome)
+            results[number] = outcome
         elif isinstance(outcome, Exception):
             failures[number] = outcome
         else:
             raise WorkError(f"{label} {number:05d} ended as {future.state}: run the same command again to go on")
-    if failures:
-        _raise_failures(label, failures, len(runs))
-    return results
+    if failures and not (budget and budget.covers(failures, len(runs))):
+        _raise_failures(label, failures, len(runs), budget)
+    for number, error in failures.items():
+        assert budget is not None
+        get_run_logger().warning(
+            f"{label} {number:05d} is left out, {len(failures)} of {len(runs)} parts failed "
+            f"({budget.field} {budget.share:g} allows it; the next run tries again): {error}"
+        )
+        results[number] = budget.replace(number, error)
+    return [results[number] for number in range(len(runs))]
 
 
 def run_whole(label: str, run: Callable[[], StageResult]) -> StageResult:
@@ -70,9 +103,10 @@ def run_whole(label: str, run: Callable[[], StageResult]) -> StageResult:
     return run_parts(label, [run])[0]
 
 
-def _raise_failures(label: str, failures: dict[int, Exception], parts: int) -> None:
+def _raise_failures(label: str, failures: dict[int, Exception], parts: int, budget: ErrorBudget | None) -> None:
     told = "; ".join(f"part {number:05d}: {error}" for number, error in sorted(failures.items())[:5])
-    message = f"{label}: {len(failures)} of {parts} parts failed: {told}"
+    bound = f", more than {budget.field} {budget.share:g} allows" if budget else ""
+    message = f"{label}: {len(failures)} of {parts} parts failed{bound}: {told}"
     first = failures[min(failures)]
     if all(isinstance(error, InputError) for error in failures.values()):
         raise InputError(message if parts > 1 else str(first)) from first

@@ -15,10 +15,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from upath import UPath
 
 from pipeline.balancing import read_threshold
-from pipeline.curate import VERDICTS_FILE, counts_of
+from pipeline.curate import counts_of, verdicts_and_pairs
 from pipeline.errors import InputError
 from pipeline.matching import COUNTS_FILE, CURVE_FILE
-from pipeline.pairs import PAIRS_FILE
 from pipeline.query import QueryConfig, query_rows, query_to_parquet
 from pipeline.settings import Settings
 from pipeline.stage import Counts, Stage
@@ -167,20 +166,18 @@ class QueryAudit(_Table):
 
 
 def _audit(sources: Sequence[UPath], out: Path, config: AuditConfig) -> Counts:
-    """`sources` is the folder of PAIR_VERDICTS, then all parts of the pairs it judged."""
-    verdicts, *parts = sources
-    if not parts:
-        raise InputError("audit: no part of pairs was given; name every part that the verdicts were made from")
+    """`sources` is all parts of PAIR_VERDICTS, then those of the pairs that they judge."""
+    if not sources:
+        raise InputError("audit: no part was given; name every part of the verdicts and of the pairs")
     bounds = config.query
-    judged = verdicts / VERDICTS_FILE
-    pairs = [part / PAIRS_FILE for part in parts]
+    judged, pairs = verdicts_and_pairs(sources)
     counts = counts_of(judged)
     rows = out / ".rows.parquet"
     joined = query_to_parquet("audit_rows", rows, bounds, pairs=pairs, verdicts=judged)
     if joined != counts.rows_in:
         raise InputError(
-            f"{judged}: {counts.rows_in} verdicts, but {joined} rows of the {len(parts)} parts have one; "
-            "name every part that the verdicts were made from"
+            f"{counts.rows_in} verdicts of {len(judged)} parts, but {joined} rows of pairs have one; "
+            "name every part of both, in the same order"
         )
     listed = out / SOURCES_FILE
     query_to_parquet("audit_sources", listed, bounds, verdicts=judged, preset=config.preset)
@@ -205,7 +202,7 @@ def _audit(sources: Sequence[UPath], out: Path, config: AuditConfig) -> Counts:
     return counts
 
 
-def _pii(pairs: Sequence[UPath], verdicts: UPath, bounds: QueryConfig) -> list[dict[str, Any]] | None:
+def _pii(pairs: Sequence[UPath], verdicts: Sequence[UPath], bounds: QueryConfig) -> list[dict[str, Any]] | None:
     if not all(_has_column(file, PII_COLUMN) for file in pairs):
         return None
     return query_rows("audit_pii", bounds, pairs=pairs, verdicts=verdicts)
@@ -216,7 +213,7 @@ def _has_column(file: UPath, name: str) -> bool:
         return name in pq.ParquetFile(opened).schema_arrow.names
 
 
-def _samples(pairs: Sequence[UPath], verdicts: UPath, config: AuditConfig) -> list[dict[str, Any]]:
+def _samples(pairs: Sequence[UPath], verdicts: Sequence[UPath], config: AuditConfig) -> list[dict[str, Any]]:
     if not config.samples_per_reason:
         return []
     return query_rows(

@@ -25,7 +25,6 @@ from pipeline.stage import Counts, Stage
 ENTRIES_FILE = "entries.parquet"
 THRESHOLD_FILE = "threshold.json"
 BALANCED_FILE = "balanced.parquet"
-SELECTED_FILE = "selected.parquet"  # as without balancing
 ENTRIES_SQL = {"sample": "balance_draws", "cap": "balance_ranks"}
 
 
@@ -146,37 +145,6 @@ def _balanced(sources: Sequence[UPath], out: Path, config: BalanceBucket) -> Cou
     return Counts(rows_in=rows, rows_kept=kept, dropped={"over_represented": rows - kept} if rows > kept else {})
 
 
-class BalancedSelectionConfig(Settings):
-    """What the selection after balancing depends on."""
-
-    pairs_parts: int = Field(ge=1, description="How many of the sources are parts of pairs")
-    max_pairs: int = Field(0, ge=0, description="Pairs kept at most, chosen by hash of (seed, pair_id); 0 = all")
-    seed: int = Field(0, ge=0, description="Seed of the choice")
-    query: QueryConfig = Field(QueryConfig(), description="Bounds of one statement", json_schema_extra=SPEED_ONLY)
-
-
-def _balanced_selection(sources: Sequence[UPath], out: Path, config: BalancedSelectionConfig) -> Counts:
-    """`sources` is the folder of verdicts, the parts of pairs, then all of BALANCED."""
-    verdicts, *others = sources
-    pairs, balanced = others[: config.pairs_parts], others[config.pairs_parts :]
-    files = [part / BALANCED_FILE for part in balanced]
-    (row,) = query_rows("balance_summary", config.query, balanced=files)
-    rows = query_to_parquet(
-        "selected_balanced",
-        out / SELECTED_FILE,
-        config.query,
-        pairs=[part / "pairs.parquet" for part in pairs],
-        verdicts=verdicts / "verdicts.parquet",
-        balanced=files,
-        seed=config.seed,
-        max_pairs=config.max_pairs,
-    )
-    kept = row["kept"]
-    drawn = min(kept, config.max_pairs or kept)
-    return Counts(rows_in=kept, rows_kept=rows, dropped={"not_drawn": kept - drawn} if drawn < kept else {})
-
-
-BALANCED_SELECTION = Stage("balanced_selection", _balanced_selection, sql=("selected_balanced", "balance_summary"))
 BALANCE_ENTRIES = Stage("balance_entries", _entries, sql=tuple(ENTRIES_SQL.values()))
 BALANCE_THRESHOLD = Stage(
     "balance_threshold", _threshold, sql=("balance_tail_share", "balance_t_of_tail_share", "balance_t_of_pairs")

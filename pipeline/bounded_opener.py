@@ -126,11 +126,18 @@ class BoundedResponse:
     Nothing of the body has been read before `read()`, so an image whose headers opt out costs no bytes.
     """
 
-    def __init__(self, response: http.client.HTTPResponse, max_bytes: int, named: Callable[[], Any]) -> None:
+    def __init__(
+        self,
+        response: http.client.HTTPResponse,
+        max_bytes: int,
+        named: Callable[[], Any],
+        on_body: Callable[[bytes], None],
+    ) -> None:
         self.headers = response.headers
         self._response = response
         self._max_bytes = max_bytes
         self._named = named
+        self._on_body = on_body
 
     def read(self) -> bytes:
         """The body. Raises FetchError if it is too large, cut off or late."""
@@ -143,7 +150,8 @@ class BoundedResponse:
                 raise FetchError("not_an_image", f"cut off: {len(body)} of {announced} bytes came")
             if is_cut_off(body):
                 raise FetchError("not_an_image", f"cut off: the JPEG of {len(body)} bytes has no end")
-            return body
+        self._on_body(body)
+        return body
 
     def _read_bounded(self) -> bytes:
         body = bytearray()
@@ -164,13 +172,19 @@ class BoundedOpener(urllib.request.OpenerDirector):
     """An opener for `urllib.request.install_opener`, safe for any number of threads.
 
     It introduces itself as `config.user_agent`, whatever the request says; `on_first_use` is called before the first
-    URL.
+    URL, `on_body` with each body that came whole.
     """
 
-    def __init__(self, config: DownloadConfig, on_first_use: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        config: DownloadConfig,
+        on_first_use: Callable[[], None] = lambda: None,
+        on_body: Callable[[bytes], None] = lambda body: None,
+    ) -> None:
         super().__init__()
         self._config = config
         self._on_first_use: Callable[[], None] | None = on_first_use
+        self._on_body = on_body
         self._tls = ssl.create_default_context()  # 26 ms of work: once for the process, not once for each image
         self._addresses = functools.lru_cache(CACHED_HOSTS)(_addresses_of)
         self._settled: dict[str, tuple[str, str]] = {}
@@ -191,7 +205,7 @@ class BoundedOpener(urllib.request.OpenerDirector):
         named = functools.partial(self._naming_errors, url)
         with named():
             deadline = Deadline(time.monotonic() + self._config.image_deadline_s, self._config.timeout_s)
-            return BoundedResponse(self._follow(url, deadline), self._config.max_image_bytes, named)
+            return BoundedResponse(self._follow(url, deadline), self._config.max_image_bytes, named, self._on_body)
 
     @contextmanager
     def _naming_errors(self, url: str) -> Iterator[None]:

@@ -27,7 +27,10 @@ CAPTION_RULES = (
     "max_images_per_caption",
     "max_captions_per_image",
 )
-IMAGE_RULES = ("min_side_px", "max_aspect_ratio", "min_bytes")
+MOST_DISTANCE = 8  # of perceptual hashes: beyond it the keys get short and the passes many
+# The columns of images.scores, and the field that bounds each.
+SCORE_BOUNDS = {"nsfw": "max_nsfw", "watermark": "max_watermark", "aesthetic": "min_aesthetic", "clip": "min_clip"}
+IMAGE_RULES = ("min_side_px", "max_aspect_ratio", "min_bytes", "min_contrast")
 
 
 def refuse_unread(preset: PresetName, section: str, settings: Settings, rules: Iterable[str]) -> None:
@@ -143,9 +146,62 @@ class ImageConfig(Settings):
     min_side_px: int = Field(64, ge=1, description="Shortest side kept, in pixels")
     max_aspect_ratio: float = Field(3.0, ge=1, description="Largest long/short side kept (ALIGN and DataComp: 3)")
     min_bytes: int = Field(500, ge=0, description="Smallest stored file kept, in bytes")
-    evaluation_sets: tuple[str, ...] = Field(
-        (), description="Folders of evaluation sets; training images with the same bytes are dropped"
+    min_contrast: float = Field(
+        2.0, ge=0, description="Least standard deviation of the colours (0 to 255) kept; below it an image is blank"
     )
+    # Off: the paper tells of no such step, and plain pictures, such as logos, look alike without being the same.
+    near_duplicate_distance: int | None = Field(
+        None,
+        ge=0,
+        le=MOST_DISTANCE,
+        description="Of images whose perceptual hashes differ in at most this many of 64 bits, or are connected by such, the "
+        "largest is kept (4: photographs once more, smaller or compressed anew); None = all are kept",
+    )
+    scores: tuple[str, ...] = Field(
+        (),
+        description="Parquet files with a column pair_id or sha256 (of the image as downloaded) and some of nsfw, watermark, "
+        "aesthetic, clip",
+    )
+    max_nsfw: float | None = Field(None, description="Largest nsfw score kept (Re-LAION's punsafe: 0.5)")
+    max_watermark: float | None = Field(None, description="Largest watermark score kept (LAION-5B's pwatermark: 0.8)")
+    min_aesthetic: float | None = Field(None, description="Least aesthetic score kept")
+    min_clip: float | None = Field(None, description="Least CLIP score kept (LAION-400M, ViT-B/32: 0.3)")
+    scores_required: bool = Field(False, description="Drop images that no file of scores knows")
+    evaluation_sets: tuple[str, ...] = Field(
+        (),
+        description="Names or folders of evaluation sets, SET/test/*.tar or images; training images with the same bytes are "
+        "dropped",
+    )
+    evaluation_distance: int | None = Field(
+        4,
+        ge=0,
+        le=MOST_DISTANCE,
+        description="Training images whose perceptual hashes differ from an evaluation image's in at most this many of 64 bits "
+        "are dropped too; None = only those with the same bytes",
+    )
+    evaluation_report_distance: int | None = Field(
+        6,
+        ge=0,
+        le=MOST_DISTANCE,
+        description="Images up to this many bits from an evaluation image are reported as overlap; None = only those dropped",
+    )
+
+    @model_validator(mode="after")
+    def _scores_are_whole(self) -> Self:
+        bounds = [name for name in SCORE_BOUNDS.values() if getattr(self, name) is not None]
+        if self.scores and not bounds:
+            raise ValueError(f"scores are given without a bound; set one of {', '.join(SCORE_BOUNDS.values())}")
+        if not self.scores and (bounds or self.scores_required):
+            raise ValueError(f"{(bounds or ['scores_required'])[0]} is set, but no file of scores is given; set scores")
+        return self
+
+    @property
+    def overlap_distance(self) -> int | None:
+        """The distance up to which overlap with evaluation images is looked for; None = only equal bytes."""
+        return max(
+            (each for each in (self.evaluation_distance, self.evaluation_report_distance) if each is not None),
+            default=None,
+        )
 
 
 class ShardConfig(Settings):
@@ -167,6 +223,14 @@ class BuildDatasetConfig(Settings):
     download: DownloadConfig = DownloadConfig()
     images: ImageConfig = ImageConfig()
     shards: ShardConfig = ShardConfig()
+    buckets: int = Field(
+        1,
+        ge=1,
+        le=1_024,
+        description="Tasks into which a statement that needs a view of all rows is cut, by hash of its key; the answer is the "
+        "same, each reads all rows' keys and holds its share of them (say 100 million)",
+        json_schema_extra=SPEED_ONLY,
+    )
     query: QueryConfig = QueryConfig()
 
     @model_validator(mode="after")

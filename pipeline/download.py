@@ -20,10 +20,11 @@ from upath import UPath
 
 from pipeline.bounded_opener import FetchError
 from pipeline.config import DownloadConfig
-from pipeline.curate import SELECTED_FILE
 from pipeline.errors import WorkError
 from pipeline.fetch_part import OPENER_USED_FILE, FetchSpec
+from pipeline.originals import read_originals
 from pipeline.query import QueryConfig, query_to_parquet
+from pipeline.selection import SELECTED_FILE
 from pipeline.stage import Counts, Stage
 
 RESULTS_FILE = "results.parquet"
@@ -90,7 +91,7 @@ def _download(sources: Sequence[UPath], out: Path, config: DownloadConfig) -> Co
     return counts
 
 
-DOWNLOAD = Stage("download", _download, sql=("fetch_requests", "download_results"))
+DOWNLOAD = Stage("download", _download, sql=("fetch_requests", "download_results"), version=2)
 
 
 def _run_img2dataset(part: str, spec: FetchSpec) -> None:
@@ -179,6 +180,7 @@ def _collect(requests: Path, fetched: Path, out: Path, rows: int) -> Counts:
     members = [member for tar in tars for member in _image_members(tar)]
     pq.write_table(pa.Table.from_pylist(members, schema=MEMBERS_SCHEMA), requests.with_name("members.parquet"))
     pq.write_table(_fetched_table(fetched), requests.with_name("fetched.parquet"))
+    pq.write_table(read_originals(requests.parent), requests.with_name("originals.parquet"))
     query_to_parquet(
         "download_results",
         out / RESULTS_FILE,
@@ -186,6 +188,7 @@ def _collect(requests: Path, fetched: Path, out: Path, rows: int) -> Counts:
         requests=requests,
         fetched=requests.with_name("fetched.parquet"),
         members=requests.with_name("members.parquet"),
+        originals=requests.with_name("originals.parquet"),
     )
     for tar in tars:
         tar.rename(out / tar.name)

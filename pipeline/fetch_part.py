@@ -24,6 +24,8 @@ from pydantic import BaseModel, ConfigDict
 
 from pipeline.bounded_opener import BoundedOpener
 from pipeline.config import DownloadConfig
+from pipeline.originals import OriginalsLog
+from pipeline.upright import decode_upright
 
 OPT_OUTS = ("noai", "noimageai", "noindex", "noimageindex", "noml")
 OPENER_USED_FILE = "opener-used"
@@ -92,8 +94,10 @@ def _watch_workers() -> None:
 def _prepare_process(spec: FetchSpec, parent_pid: int) -> None:
     _die_with_parent(parent_pid)
     _leave_out_imports()
+    decode_upright()
     mark = spec.out.with_name(OPENER_USED_FILE)
-    urllib.request.install_opener(BoundedOpener(spec.config, on_first_use=mark.touch))
+    originals = OriginalsLog(spec.out.parent, os.getpid())
+    urllib.request.install_opener(BoundedOpener(spec.config, on_first_use=mark.touch, on_body=originals.add))
 
 
 def _leave_out_imports() -> None:

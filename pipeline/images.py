@@ -1,33 +1,44 @@
-"""Judging the downloaded images: too small, too long, seen before, or one that a model will be tested on."""
+"""Judging the downloaded images: too small, too long, blank, seen before, or one that a model will be tested on."""
 
 from __future__ import annotations
 
-import hashlib
-import tarfile
-from collections.abc import Iterator, Sequence
-from pathlib import Path, PurePosixPath
-from typing import Self
+import json
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Self
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import model_validator
 from upath import UPath
 
+from pipeline import near_duplicates
 from pipeline.config import IMAGE_RULES, ImageConfig, PresetName, refuse_unread
-from pipeline.curate import SELECTED_FILE, counts_of, rows_of
+from pipeline.curate import counts_of, rows_of
 from pipeline.download import RESULTS_FILE
 from pipeline.errors import InputError
-from pipeline.query import QueryConfig, query_to_parquet
+from pipeline.evaluation_images import EVALUATION_HASHES_FILE, HASHES_SCHEMA, set_totals
+from pipeline.image_facts import FACTS_FILE
+from pipeline.image_scores import SCORES_FILE
+from pipeline.near_duplicates import find_near_duplicates, find_near_evaluation_images
+from pipeline.query import QueryConfig, query_rows, query_to_parquet
 from pipeline.rules import PRESETS
+from pipeline.selection import SELECTED_FILE
 from pipeline.settings import Settings
-from pipeline.sources.files import readable
 from pipeline.stage import Counts, Stage
 
-EVALUATION_SETS_FIELD = "images.evaluation_sets"
-EVALUATION_HASHES_FILE = "evaluation_hashes.parquet"
 IMAGE_VERDICTS_FILE = "image_verdicts.parquet"
-IMAGE_ENDINGS = frozenset({".jpg", ".jpeg", ".png", ".webp"})
-HASHES_SCHEMA = pa.schema({"sha256": pa.string(), "tar": pa.string(), "member": pa.string()})
+OVERLAP_FILE = "overlap.parquet"
+OVERLAP_COUNTS_FILE = "overlap.json"
+MATCHES_SCHEMA = pa.schema(
+    {
+        "evaluation_set": pa.string(),
+        "evaluation_image": pa.string(),
+        "sha256": pa.string(),
+        "distance": pa.int32(),
+    }
+)
 
 
 class ImageVerdictsConfig(Settings):
@@ -42,94 +53,142 @@ class ImageVerdictsConfig(Settings):
         refuse_unread(self.preset, "images", self.images, IMAGE_RULES)
         return self
 
-    @property
-    def parameters(self) -> dict[str, object]:
-        """The values that `sql/post_<preset>.sql` takes; the presets of others hold their own."""
-        return {name: getattr(self.images, name) for name in IMAGE_RULES} if self.preset == "webimagetext" else {}
+    def parameters(self, facts: Sequence[Path | UPath]) -> dict[str, object]:
+        """The values that `sql/post_<preset>.sql` takes; the presets of others hold their own and read no facts."""
+        if self.preset != "webimagetext":
+            return {}
+        return {"facts": list(facts)} | {name: getattr(self.images, name) for name in IMAGE_RULES}
 
 
-def evaluation_tars(sets: Sequence[str]) -> list[UPath]:
-    """The test tars of evaluation sets in the WebDataset layout, `SET/test/*.tar`: the sources of EVALUATION_HASHES.
+def image_sources(
+    selected: Sequence[UPath],
+    downloads: Sequence[UPath],
+    facts: Sequence[UPath],
+    evaluation_hashes: Sequence[UPath],
+    scores: Sequence[UPath] = (),
+) -> list[UPath]:
+    """The sources of IMAGE_VERDICTS: the parts, their downloads and IMAGE_FACTS, the sets of EVALUATION_HASHES, IMAGE_SCORES.
 
-    Raises InputError that names all folders which have none.
+    `scores` is one folder if the configuration names scores, else none.
     """
-    tars = {folder: _test_tars(folder) for folder in sets}
-    if empty := [folder for folder, found in tars.items() if not found]:
+    if not len(selected) == len(downloads) == len(facts):
         raise InputError(
-            f"{EVALUATION_SETS_FIELD}: no test/*.tar in {', '.join(empty)}; name folders of evaluation sets, or put them there"
+            f"{len(selected)} selected parts, but {len(downloads)} downloads and {len(facts)} tables of their images; "
+            "run the download to its end"
         )
-    return [tar for folder in sets for tar in tars[folder]]
-
-
-def require_evaluation_sets(sets: Sequence[str]) -> None:
-    """Raise InputError if a folder holds no evaluation set: to be asked before the work that ends in a need for it."""
-    evaluation_tars(sets)
-
-
-def _test_tars(folder: str) -> list[UPath]:
-    with readable(folder, EVALUATION_SETS_FIELD):
-        return sorted((UPath(folder) / "test").glob("*.tar"), key=lambda tar: tar.name)
-
-
-def _evaluation_hashes(sources: Sequence[UPath], out: Path, config: Settings) -> Counts:
-    """`sources` is any number of tars, also none; `out` gets one row per image in them."""
-    rows = [row for tar in sources for row in _hashed_images(tar)]
-    pq.write_table(pa.Table.from_pylist(rows, schema=HASHES_SCHEMA), out / EVALUATION_HASHES_FILE)
-    return Counts(rows_in=len(rows), rows_kept=len(rows))
-
-
-def _hashed_images(tar: UPath) -> Iterator[dict[str, str]]:
-    try:
-        with tar.open("rb") as file, tarfile.open(fileobj=file, mode="r|*") as archive:
-            for member in archive:
-                if PurePosixPath(member.name).suffix.lower() not in IMAGE_ENDINGS:
-                    continue
-                data = archive.extractfile(member)
-                if data is not None:  # a file, not a folder or a link
-                    yield {
-                        "sha256": hashlib.sha256(data.read()).hexdigest(),
-                        "tar": tar.name,
-                        "member": member.name,
-                    }
-    except tarfile.TarError as error:
-        raise InputError(f"{tar}: not a whole tar ({error}); fetch the evaluation set again") from error
-
-
-def image_sources(selected: Sequence[UPath], downloads: Sequence[UPath], evaluation_hashes: UPath) -> list[UPath]:
-    """The sources of IMAGE_VERDICTS: the parts, each beside its download, then the folder of EVALUATION_HASHES."""
-    if len(selected) != len(downloads):
-        raise InputError(f"{len(selected)} selected parts, but {len(downloads)} downloads; run the download to its end")
-    return [*selected, *downloads, evaluation_hashes]
+    return [*selected, *downloads, *facts, *evaluation_hashes, *scores]
 
 
 def _image_verdicts(sources: Sequence[UPath], out: Path, config: ImageVerdictsConfig) -> Counts:
-    """`sources` is what `image_sources` makes; `out` gets one row per selected pair, in the order of pair_id."""
-    *parts, evaluation_hashes = sources
+    """`sources` is what `image_sources` makes; `out` gets one row per selected pair, in the order of pair_id.
+
+    Beside it lies what the evaluation sets share with the images: `overlap.parquet`, counted in `overlap.json`. One blocking
+    step per statement, so that each has the memory to itself.
+    """
+    first_scores = len(sources) - (1 if config.images.scores else 0)
+    first_set = first_scores - len(config.images.evaluation_sets)
+    parts, evaluation, scores = sources[:first_set], sources[first_set:first_scores], sources[first_scores:]
     if not parts:
         raise InputError("no image to judge: no pair was selected; look at the funnel, its rules may be too strict")
-    selected, downloads = parts[: len(parts) // 2], parts[len(parts) // 2 :]
-    results = [part / RESULTS_FILE for part in downloads]
-    verdicts, dropped = out / IMAGE_VERDICTS_FILE, out / "dropped.parquet"
-    query_to_parquet(f"post_{config.preset}", dropped, config.query, results=results, **config.parameters)
-    query_to_parquet(
+    third = len(parts) // 3
+    selected = [part / SELECTED_FILE for part in parts[:third]]
+    results = [part / RESULTS_FILE for part in parts[third : 2 * third]]
+    facts = [part / FACTS_FILE for part in parts[2 * third :]]
+    verdicts, query = out / IMAGE_VERDICTS_FILE, config.query
+    with tempfile.TemporaryDirectory(dir=out, prefix="exceptions-") as folder:
+        images, copies, near = (Path(folder) / f"{name}.parquet" for name in ("images", "copies", "near_duplicates"))
+        dropped = _dropped(results, facts, scores, Path(folder), config)
+        found = query_to_parquet("distinct_images", images, query, results=results, facts=facts, dropped=dropped)
+        matches = _evaluation_matches(images, found, evaluation, Path(folder), config)
+        query_to_parquet("evaluation_copies", copies, query, **matches, distance=config.images.evaluation_distance)
+        find_near_duplicates(images, copies, near, config.images.near_duplicate_distance, query)
+        query_to_parquet(
+            "image_verdicts",
+            verdicts,
+            query,
+            selected=selected,
+            results=results,
+            dropped=dropped,
+            images=images,
+            copies=copies,
+            near_duplicates=near,
+        )
+        _tell_overlap(matches, images, evaluation, out, config)
+    judged = counts_of([verdicts])
+    return Counts(rows_in=sum(map(rows_of, selected)), rows_kept=judged.rows_kept, dropped=judged.dropped)
+
+
+IMAGE_VERDICTS = Stage(
+    "image_verdicts",
+    _image_verdicts,
+    sql=(
+        *(f"post_{preset}" for preset in PRESETS),
+        "scored_images",
+        "distinct_images",
+        "equal_evaluation_images",
+        "evaluation_copies",
+        *near_duplicates.SQL,
         "image_verdicts",
-        verdicts,
+        "evaluation_overlap",
+        "overlap_counts",
+        "drop_counts",
+    ),
+    version=2,
+)
+
+
+def _dropped(
+    results: Sequence[UPath], facts: Sequence[UPath], scores: Sequence[UPath], folder: Path, config: ImageVerdictsConfig
+) -> list[Path]:
+    """Files with what the preset drops, and of the others what their scores drop."""
+    dropped, scored = folder / "dropped.parquet", folder / "scored.parquet"
+    query_to_parquet(f"post_{config.preset}", dropped, config.query, results=results, **config.parameters(facts))
+    if not scores:
+        return [dropped]
+    (score_folder,) = scores
+    query_to_parquet(
+        "scored_images",
+        scored,
         config.query,
-        selected=[part / SELECTED_FILE for part in selected],
         results=results,
         dropped=dropped,
-        evaluation_hashes=evaluation_hashes / EVALUATION_HASHES_FILE,
+        scores=score_folder / SCORES_FILE,
+        is_required=config.images.scores_required,
     )
-    dropped.unlink()
-    judged = counts_of(verdicts)
-    return Counts(
-        rows_in=sum(rows_of(part / SELECTED_FILE) for part in selected),
-        rows_kept=judged.rows_kept,
-        dropped=judged.dropped,
-    )
+    return [dropped, scored]
 
 
-EVALUATION_HASHES = Stage("evaluation_hashes", _evaluation_hashes)
-IMAGE_VERDICTS = Stage(
-    "image_verdicts", _image_verdicts, sql=(*(f"post_{preset}" for preset in PRESETS), "image_verdicts", "drop_counts")
-)
+def _evaluation_matches(
+    images: Path, image_count: int, evaluation: Sequence[UPath], folder: Path, config: ImageVerdictsConfig
+) -> dict[str, Any]:
+    """Which evaluation images are, or look like, an image: parameters of evaluation_copies.sql and evaluation_overlap.sql."""
+    # DuckDB reads no empty list of files, so each list starts with an empty file.
+    none, equal, near = (folder / f"{name}.parquet" for name in ("no_hashes", "equal", "no_matches"))
+    pq.write_table(HASHES_SCHEMA.empty_table(), none)
+    pq.write_table(MATCHES_SCHEMA.empty_table(), near)
+    hashes = [set_folder / EVALUATION_HASHES_FILE for set_folder in evaluation]
+    query_to_parquet("equal_evaluation_images", equal, config.query, images=images, evaluation_hashes=[none, *hashes])
+    distance = config.images.overlap_distance
+    if distance is None or not hashes:
+        return {"equal": equal, "near": [near]}
+    count = sum(map(rows_of, hashes))
+    found = find_near_evaluation_images(images, image_count, hashes, count, near, distance, config.query)
+    return {"equal": equal, "near": [near, *found]}
+
+
+def _tell_overlap(
+    matches: dict[str, Any], images: Path, evaluation: Sequence[UPath], out: Path, config: ImageVerdictsConfig
+) -> None:
+    overlap = out / OVERLAP_FILE
+    verdicts = out / IMAGE_VERDICTS_FILE
+    query_to_parquet("evaluation_overlap", overlap, config.query, **matches, images=images, verdicts=verdicts)
+    counts = {row.pop("evaluation_set"): row for row in query_rows("overlap_counts", overlap=overlap)}
+    nothing = {"overlapping_images": 0, "removed_images": 0}
+    told = {
+        "removed_up_to_distance": config.images.evaluation_distance,
+        "reported_up_to_distance": config.images.overlap_distance,
+        "sets": {name: totals | counts.get(name, nothing) for name, totals in set_totals(evaluation).items()},
+    }
+    (out / OVERLAP_COUNTS_FILE).write_text(
+        json.dumps(told, sort_keys=True, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+    )

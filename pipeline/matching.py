@@ -150,7 +150,7 @@ def _query_counts(sources: Sequence[UPath], out: Path, config: MatchConfig) -> C
 
 
 def _kept_captions(sources: Sequence[UPath], out: Path, config: MatchConfig) -> Counts:
-    """`sources` is the folder of verdicts and one part of pairs: what of it is matched."""
+    """`sources` is one part of verdicts and the same part of pairs: what of it is matched."""
     verdicts, part = sources
     rows = query_to_parquet(
         "kept_captions",

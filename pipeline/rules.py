@@ -41,12 +41,12 @@ class Preset:
 
 PRESETS: dict[PresetName, Preset] = {
     "webimagetext": Preset(),  # its two frequencies are fields of CurateConfig
-    "cc12m": Preset(),
+    "cc12m": Preset(version=2),
     "align": Preset(max_images_per_caption=10, max_captions_per_image=1_000),  # section 3
-    "laion400m": Preset(),
+    "laion400m": Preset(version=2),
     "datacomp_basic": Preset(),
     "datacomp_caption": Preset(),
-    "obelics_like": Preset(),
+    "obelics_like": Preset(version=2),
     "yfcc15m": Preset(),
 }
 

@@ -7,6 +7,7 @@ import hashlib
 import itertools
 import json
 import tarfile
+import zlib
 from collections.abc import Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -21,7 +22,7 @@ from pipeline.config import BuildDatasetConfig
 from pipeline.curate import counts_of
 from pipeline.download import RESULTS_FILE
 from pipeline.errors import InputError
-from pipeline.images import IMAGE_VERDICTS_FILE
+from pipeline.images import IMAGE_VERDICTS_FILE, OVERLAP_COUNTS_FILE, OVERLAP_FILE
 from pipeline.jpeg import as_rgb, size_px
 from pipeline.query import query_to_parquet
 from pipeline.stage import Counts, FunnelStage, Stage, deciding_settings, input_digest
@@ -29,6 +30,7 @@ from pipeline.stage import Counts, FunnelStage, Stage, deciding_settings, input_
 FORMAT_VERSION = 1
 SPLITS = ("train", "val")
 MANIFEST_FILE = "manifest.json"
+SAMPLES_FILE = "samples.parquet"
 ROWS_AT_ONCE = 256  # images in memory, and requests at once to an object store
 TOOLS = ("duckdb", "img2dataset", "opencv-python-headless", "pyarrow", "simplejpeg")
 INDEX_SCHEMA = pa.schema(
@@ -40,6 +42,7 @@ INDEX_SCHEMA = pa.schema(
         "text_size": pa.int64(),
         "json_offset": pa.int64(),
         "json_size": pa.int64(),
+        "crc32": pa.int64(),
     }
 )
 SAMPLE_FIELDS = (
@@ -117,13 +120,14 @@ def _shards(sources: Sequence[UPath], out: Path, settings: ShardsConfig) -> Coun
     if "train" not in splits:
         raise InputError(f"no image is left for the train split: {_told(settings)}")
     for split in splits:
-        query_to_parquet("shard_samples", out / split / "samples.parquet", config.query, packed=packed, split=split)
+        query_to_parquet("shard_samples", out / split / SAMPLES_FILE, config.query, packed=packed, split=split)
     packed.unlink()
-    _write_manifest(out / MANIFEST_FILE, splits, settings, {verdicts.name: input_digest(verdicts)})
-    return Counts(rows_in=counts_of(verdicts / IMAGE_VERDICTS_FILE).rows_kept, rows_kept=rows)
+    query_to_parquet("shard_overlap", out / OVERLAP_FILE, config.query, overlap=verdicts / OVERLAP_FILE)
+    _write_manifest(out / MANIFEST_FILE, splits, settings, verdicts)
+    return Counts(rows_in=counts_of([verdicts / IMAGE_VERDICTS_FILE]).rows_kept, rows_kept=rows)
 
 
-SHARDS = Stage("shards", _shards, sql=("shard_order", "shard_samples"))
+SHARDS = Stage("shards", _shards, sql=("shard_order", "shard_samples", "shard_overlap"), version=2)
 
 
 def _pack(packed: Path, downloads: Sequence[UPath], out: Path, quality: int) -> dict[str, list[Row]]:
@@ -213,10 +217,11 @@ def _add_sample(tar: UstarWriter, row: Row, image: bytes) -> Row:
         "text_size": len(text),
         "json_offset": tar.add(f"{key}.json", extra),
         "json_size": len(extra),
+        "crc32": zlib.crc32(extra, zlib.crc32(text, zlib.crc32(image))),
     }
 
 
-def _write_manifest(file: Path, splits: dict[str, list[Row]], settings: ShardsConfig, parents: dict[str, str]) -> None:
+def _write_manifest(file: Path, splits: dict[str, list[Row]], settings: ShardsConfig, verdicts: UPath) -> None:
     digest = hashlib.sha256()
     for shard in itertools.chain.from_iterable(splits.get(split, []) for split in SPLITS):
         digest.update(shard["sha256"].encode())
@@ -229,7 +234,8 @@ def _write_manifest(file: Path, splits: dict[str, list[Row]], settings: ShardsCo
             split: {"samples": sum(shard["samples"] for shard in shards), "shards": shards}
             for split, shards in splits.items()
         },
-        "parents": parents,
+        "evaluation_overlap": json.loads((verdicts / OVERLAP_COUNTS_FILE).read_text(encoding="utf-8")),
+        "parents": {verdicts.name: input_digest(verdicts)},
         "tools": {tool: metadata.version(tool) for tool in TOOLS},
         "digest": digest.hexdigest(),
     }

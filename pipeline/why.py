@@ -20,23 +20,23 @@ def explain(
     wanted: str,
     *,
     pairs: Sequence[UPath],
-    verdicts: UPath,
+    verdicts: Sequence[UPath],
     balanced: Sequence[UPath] = (),
     image_verdicts: UPath,
     shards: UPath,
 ) -> Iterator[str]:
     """Lines that tell the way of every pair that `wanted`, a URL, page URL or pair_id, stands for.
 
-    `pairs` are the parts of that stage, `balanced` those of the balancing (none: there was none); the others are stage
-    folders, of which the last two may not exist yet.
+    `pairs` and `verdicts` are the parts of those stages, `balanced` those of the balancing (none: there was none); the others
+    are stage folders, which may not exist yet.
     Raises InputError if no pair is known by it.
     """
-    if read_record(verdicts) is None:
-        raise InputError(f"{verdicts}: no verdicts yet; build the data set first")
+    if not verdicts:
+        raise InputError(f"{shards.parent}: no verdicts yet; build the data set first")
     found = query_rows(
         "why_pairs",
         pairs=[part / "pairs.parquet" for part in pairs],
-        verdicts=verdicts / "verdicts.parquet",
+        verdicts=[part / "verdicts.parquet" for part in verdicts],
         wanted=wanted,
         wanted_norm=normalise_url(wanted),
     )

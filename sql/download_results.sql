@@ -2,8 +2,10 @@
 -- in   $requests   parquet: pair_id (unique), url
 --      $fetched    parquet of img2dataset: pair_id, key, status, error_message, width, height, original_width, original_height, sha256
 --      $members    parquet: tar, key, image_offset, stored_bytes: the images in the tars
+--      $originals  parquet: sha256 (unique), original_bytes, original_format: the images as they came
 -- out  pair_id, status ('ok' or the reason), error, width_px, height_px (as stored), original_width_px, original_height_px,
---      sha256 (of the original bytes), tar, key, image_offset, stored_bytes; unique on pair_id
+--      original_bytes, original_format (jpeg, png, ..., unknown), sha256 (of the original bytes), tar, key, image_offset,
+--      stored_bytes; unique on pair_id
 -- Errors of our opener start with their reason (pipeline/bounded_opener.py); the others are img2dataset's own words.
 with outcomes as (
     select
@@ -44,6 +46,8 @@ select
     outcomes.height_px,
     outcomes.original_width_px,
     outcomes.original_height_px,
+    originals.original_bytes,
+    originals.original_format,
     outcomes.sha256,
     members.tar,
     outcomes.key,
@@ -51,4 +55,5 @@ select
     members.stored_bytes,
 from outcomes
 left join read_parquet($members) as members using (key)
+left join read_parquet($originals) as originals using (sha256)
 order by outcomes.pair_id

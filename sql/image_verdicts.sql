@@ -1,11 +1,15 @@
 -- One row per selected pair, with the first reason that drops it (null = kept) and the value that decided it.
--- in   $selected           parquet files: pair_id (unique), url, page_url, caption, text_key, source
---      $results            parquet files of the downloads, as in download_results.sql, one per part, in the order of the parts
---      $dropped            parquet: pair_id (unique), rule_reason, rule_value: what the preset drops, as in post_*.sql
---      $evaluation_hashes  parquet: sha256 of images that must not be trained on
+-- in   $selected          parquet files: pair_id (unique), url, page_url, caption, text_key, source
+--      $results           parquet files of the downloads, as in download_results.sql, one per part, in the order of the parts
+--      $dropped           parquet files: pair_id (unique), rule_reason, rule_value: what the preset and the scores drop, as in
+--                         post_*.sql and scored_images.sql
+--      $images            parquet as in distinct_images.sql
+--      $copies            parquet as in evaluation_copies.sql: images that must not be trained on
+--      $near_duplicates   parquet as in near_duplicates.sql
 -- out  pair_id, url, page_url, caption, text_key, source, captions (all of the image's, own first; null if dropped), drop_reason,
 --      decided_by, width_px, height_px, original_width_px, original_height_px, stored_bytes, sha256, part, key; unique on pair_id
--- Of pairs with the same image bytes the one with the smallest pair_id is kept, and takes the captions of the others.
+-- Of pairs with the same image bytes the one with the smallest pair_id is kept, and takes the captions of the others; those of near
+-- duplicates are dropped with them, for they may tell what only their picture shows. decided_by of a duplicate is a kept pair.
 with selected as (
     select pair_id, url, page_url, caption, text_key, source,
     from read_parquet($selected)
@@ -16,11 +20,6 @@ results as (
     from read_parquet($results)
 ),
 
-evaluation_hashes as (
-    select distinct sha256
-    from read_parquet($evaluation_hashes)
-),
-
 -- Narrow: only what decides. Captions and addresses are joined to the verdicts, not carried through them.
 image_reasons as (
     select
@@ -29,23 +28,24 @@ image_reasons as (
         case
             when status <> 'ok' then status
             when dropped.rule_reason is not null then dropped.rule_reason
-            when evaluation_hashes.sha256 is not null then 'evaluation_copy'
+            when copies.sha256 is not null then 'evaluation_copy'
+            when near_duplicates.sha256 is not null then 'near_duplicate'
         end as image_reason,
         case
             when status <> 'ok' then error
             when dropped.rule_reason is not null then dropped.rule_value
-            when evaluation_hashes.sha256 is not null then results.sha256
+            when copies.sha256 is not null then copies.copied
+            when near_duplicates.sha256 is not null then near_duplicates.kept_pair_id
         end as image_value,
     from results
     left join read_parquet($dropped) as dropped on results.pair_id = dropped.pair_id
-    left join evaluation_hashes on results.sha256 = evaluation_hashes.sha256
+    left join read_parquet($copies) as copies on results.sha256 = copies.sha256
+    left join read_parquet($near_duplicates) as near_duplicates on results.sha256 = near_duplicates.sha256
 ),
 
 images as (
-    select sha256, min(pair_id) as kept_pair_id, count(*) as pairs,
-    from image_reasons
-    where image_reason is null
-    group by sha256
+    select sha256, pair_id as kept_pair_id, pairs,
+    from read_parquet($images)
 ),
 
 verdicts as (

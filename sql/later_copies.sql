@@ -1,11 +1,12 @@
 -- The copies of repeated pairs that do not stand.
 -- in   $ruled      parquet files as in ruled_pairs.sql
---      $repeated   parquet as in repeated_pairs.sql
+--      $repeated   parquet as in repeated_pairs.sql, of the same bucket
+--      $bucket, $buckets   only pairs of this bucket, 0 <= $bucket < $buckets
 -- out  pair_upper, pair_lower, place; unique on place
 with passed as (
     select pair_upper, pair_lower, (part::ubigint << 40) | row::ubigint as place,
     from read_parquet($ruled)
-    where rule_reason is null
+    where rule_reason is null and pair_lower % $buckets = $bucket
 )
 
 select passed.pair_upper, passed.pair_lower, passed.place,

@@ -1,8 +1,8 @@
 -- One row per candidate pair, with the first rule that drops it (null = kept) and the value that decided it.
--- in   $ruled             parquet files as in ruled_pairs.sql
---      $copy_numbers      parquet: place, copy_number, as in copy_numbers.sql
---      $frequent          parquet: caption_key, images, as in frequent_captions.sql
---      $captioned         parquet: url_key, captions, as in captioned_images.sql
+-- in   $ruled             parquet of one part, as in ruled_pairs.sql
+--      $copy_numbers      parquet files, one per bucket: place, copy_number, as in copy_numbers.sql
+--      $frequent          parquet files, one per bucket: caption_key, images, as in frequent_captions.sql
+--      $captioned         parquet files, one per bucket: url_key, captions, as in captioned_images.sql
 -- out  part, source, row, pair_id, drop_reason, decided_by; unique on (part, row), in this order
 -- The joins hold the exceptions, which are fewer than the rows. hex() writes no leading zeros and format() takes twice as long,
 -- so it is kept for the sixteenth part of the pairs that have one.

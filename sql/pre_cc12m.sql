@@ -1,5 +1,5 @@
 -- Pairs that the preset drops before the download, each with the first rule that says so and the value that decided it.
--- preset   cc12m, version 1
+-- preset   cc12m, version 2
 -- source   Conceptual 12M (Changpinyo 2021, arXiv 2102.08981, section 2.1), over Conceptual Captions (Sharma 2018)
 -- holds    3 to 256 words; at most 0.2 of the words repeated
 -- not      noun and determiner needed, persons' names masked (a tagger); rare words (the vocabulary of the whole pool); profanity,

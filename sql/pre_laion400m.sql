@@ -1,5 +1,5 @@
 -- Pairs that the preset drops before the download, each with the first rule that says so and the value that decided it.
--- preset   laion400m, version 1
+-- preset   laion400m, version 2
 -- source   LAION-400M (Schuhmann 2021, arXiv 2111.02114; laion.ai/blog/laion-400-open-dataset)
 -- holds    at least 5 characters; the same URL with the same text once (every preset does that, exactly, where LAION had a Bloom
 --          filter that also lost some)

@@ -1,5 +1,5 @@
 -- Pairs that the preset drops before the download, each with the first rule that says so and the value that decided it.
--- preset   obelics_like, version 1
+-- preset   obelics_like, version 2
 -- source   OBELICS (Laurencon 2023, arXiv 2306.16527), the text rules of web documents; "like", for they are meant for paragraphs
 -- holds    4 to 1000 words; special characters at most 0.3; repetition of 10 characters at most 0.1, of 5 words at most 0.1; from
 --          12 words on, punctuation at least 0.001; fastText says English with 0.8 or more

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from upath import UPath
 
+from pipeline.image_facts import FACTS_SCHEMA
 from pipeline.settings import Settings
 from pipeline.stage import Counts, Stage
 
@@ -29,6 +30,8 @@ RESULTS_SCHEMA = pa.schema(
         "height_px": pa.int32(),
         "original_width_px": pa.int32(),
         "original_height_px": pa.int32(),
+        "original_bytes": pa.int64(),
+        "original_format": pa.string(),
         "sha256": pa.string(),
         "tar": pa.string(),
         "key": pa.string(),
@@ -45,17 +48,29 @@ class Pair:
     pair_id: str
     caption: str = "a caption"
     image: bytes = b""
-    original: str = ""
-    """Stands for the original bytes: pairs with the same are the same image; empty = one of its own."""
+    original: str | bytes = ""
+    """The original bytes, or a word that stands for them: pairs with the same are the same image; empty = one of its own."""
     status: str = "ok"
     error: str | None = None
     size_px: tuple[int, int] = (100, 100)
     original_size_px: tuple[int, int] = (200, 200)
+    original_bytes: int = 10_000
+    original_format: str = "jpeg"
     stored_bytes: int = 1_000
+    contrast: float = 50.0
+    looks: int | str | None = ""
+    """Perceptual hash; "" = one of its own."""
 
     @property
     def sha256(self) -> str:
-        return hashlib.sha256((self.original or self.pair_id).encode()).hexdigest()
+        original = self.original or self.pair_id
+        return hashlib.sha256(original if isinstance(original, bytes) else original.encode()).hexdigest()
+
+    @property
+    def perceptual_hash(self) -> int | None:
+        if isinstance(self.looks, str):
+            return int.from_bytes(bytes.fromhex(self.sha256)[:8], "big", signed=True)
+        return self.looks
 
 
 def finished(folder: Path, files: dict[str, pa.Table | bytes]) -> UPath:
@@ -103,6 +118,26 @@ def write_part(root: Path, number: int, pairs: Sequence[Pair], tar_order: int = 
     )
 
 
+def write_facts(root: Path, number: int, pairs: Sequence[Pair]) -> UPath:
+    """What the images of `pairs` look like, as they say of themselves."""
+    rows = [
+        {
+            "pair_id": pair.pair_id,
+            "sha256": pair.sha256,
+            "width_px": pair.size_px[0],
+            "height_px": pair.size_px[1],
+            "stored_bytes": len(pair.image) or pair.stored_bytes,
+            "contrast": pair.contrast,
+            "entropy_bits": 5.0,
+            "perceptual_hash": pair.perceptual_hash,
+        }
+        for pair in sorted(pairs, key=lambda pair: pair.pair_id)
+        if pair.status == "ok"
+    ]
+    table = pa.Table.from_pylist(rows, schema=FACTS_SCHEMA)
+    return finished(root / "image_facts" / f"part-{number:05d}", {"image_facts.parquet": table})
+
+
 def _result(pair: Pair, key: str, image_offset: int | None) -> dict[str, Any]:
     if pair.status != "ok":
         return {"pair_id": pair.pair_id, "status": pair.status, "error": pair.error, "key": key}
@@ -113,6 +148,8 @@ def _result(pair: Pair, key: str, image_offset: int | None) -> dict[str, Any]:
         "height_px": pair.size_px[1],
         "original_width_px": pair.original_size_px[0],
         "original_height_px": pair.original_size_px[1],
+        "original_bytes": pair.original_bytes,
+        "original_format": pair.original_format,
         "sha256": pair.sha256,
         "tar": "00000.tar",
         "key": key,

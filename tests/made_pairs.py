@@ -10,9 +10,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from upath import UPath
 
+from pipeline.config import CurateConfig
+from pipeline.curate import PAIR_VERDICTS, PairVerdictsConfig
 from pipeline.pairs import PAIRS_SCHEMA, pair_id
+from pipeline.query import QueryConfig
+from pipeline.repeats import REPEATS, RepeatsConfig
+from pipeline.rules import RULES, RulesConfig
 from pipeline.settings import Settings
-from pipeline.stage import Counts, Stage
+from pipeline.stage import Counts, Stage, StageResult
 
 
 def pair(**values: Any) -> dict[str, Any]:
@@ -51,3 +56,21 @@ def made_part(folder: Path, rows: Sequence[dict[str, Any]], part: int = 0) -> UP
         return Counts(rows_in=len(rows), rows_kept=len(rows))
 
     return Stage("pairs", write).run((), UPath(folder), Settings()).out
+
+
+def judge(
+    folder: Path, parts: Sequence[UPath], curate: CurateConfig, query: QueryConfig, buckets: int = 1
+) -> list[StageResult]:
+    """The verdicts on parts of pairs, in the same parts."""
+    rules = RulesConfig.of(curate, query)
+    ruled = [RULES.run([part], folder_of(folder, "rules", number), rules).out for number, part in enumerate(parts)]
+    wanted = [RepeatsConfig.of(curate, query, number, buckets) for number in range(buckets)]
+    repeats = [REPEATS.run(ruled, folder_of(folder, "repeats", each.number), each).out for each in wanted]
+    return [
+        PAIR_VERDICTS.run([part, *repeats], folder_of(folder, "verdicts", number), PairVerdictsConfig(query=query))
+        for number, part in enumerate(ruled)
+    ]
+
+
+def folder_of(folder: Path, stage: str, number: int) -> UPath:
+    return UPath(folder / stage / f"part-{number:05d}")

@@ -17,6 +17,7 @@ import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from made_pairs import judge
 from markdown_it import MarkdownIt
 from upath import UPath
 
@@ -37,14 +38,12 @@ from pipeline.balancing import BALANCE_THRESHOLD, BalanceConfig
 from pipeline.card import CARD, CardConfig, read_markdown, size_category
 from pipeline.card_text import markdown_text, shown
 from pipeline.config import BuildDatasetConfig
-from pipeline.curate import PAIR_VERDICTS, FrequencyConfig
 from pipeline.errors import InputError
 from pipeline.pairs import describe
 from pipeline.query import QueryConfig
-from pipeline.rules import RULES, RulesConfig
 from pipeline.settings import Settings
 from pipeline.sources.rows import ROWS_SCHEMA
-from pipeline.stage import Counts, FunnelStage, Stage, StageResult, total
+from pipeline.stage import Counts, FunnelStage, Stage, StageResult, read_record, total
 
 BOUNDS = QueryConfig(threads=1)
 CONFIG = BuildDatasetConfig(name="made")
@@ -75,16 +74,13 @@ def rows_of(source: str, pairs: Sequence[tuple[str | None, str | None]], opt_out
     return pa.Table.from_pylist(rows, schema=ROWS_SCHEMA)
 
 
-def judged(folder: Path, tables: Sequence[pa.Table], without: Sequence[str] = ()) -> tuple[StageResult, list[UPath]]:
-    """The verdicts of the parts `tables`, and the parts, `without` some columns."""
-    parts, ruled = [], []
+def judged(folder: Path, tables: Sequence[pa.Table], without: Sequence[str] = ()) -> tuple[list[UPath], list[UPath]]:
+    """The verdicts on the parts `tables`, and the parts, `without` some columns."""
+    parts = []
     for number, rows in enumerate(tables):
         table = describe(rows, part=number).drop_columns(list(without))
         parts.append(write("pairs", "pairs.parquet", table, folder / f"pairs-{number}"))
-        rules = RulesConfig.of(CONFIG.curate, BOUNDS)
-        ruled.append(RULES.run([parts[-1]], UPath(folder / f"rules-{number}"), rules).out)
-    frequency = FrequencyConfig.of(CONFIG.curate, BOUNDS)
-    return PAIR_VERDICTS.run(ruled, UPath(folder / "verdicts"), frequency), parts
+    return [part.out for part in judge(folder, parts, CONFIG.curate, BOUNDS)], parts
 
 
 def made_rows() -> list[pa.Table]:
@@ -114,15 +110,15 @@ def made_rows() -> list[pa.Table]:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[StageResult, list[UPath]]:
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[UPath], list[UPath]]:
     return judged(tmp_path_factory.mktemp("made"), made_rows())
 
 
 @pytest.fixture(scope="module")
-def audited(made: tuple[StageResult, list[UPath]], tmp_path_factory: pytest.TempPathFactory) -> StageResult:
+def audited(made: tuple[list[UPath], list[UPath]], tmp_path_factory: pytest.TempPathFactory) -> StageResult:
     verdicts, parts = made
     config = AuditConfig(preset="webimagetext", top=5, query=BOUNDS)
-    return AUDIT.run([verdicts.out, *parts], UPath(tmp_path_factory.mktemp("audit") / "audit"), config)
+    return AUDIT.run([*verdicts, *parts], UPath(tmp_path_factory.mktemp("audit") / "audit"), config)
 
 
 @pytest.fixture(scope="module")
@@ -131,11 +127,12 @@ def audit(audited: StageResult) -> Audit:
 
 
 @pytest.fixture(scope="module")
-def judged_rows(made: tuple[StageResult, list[UPath]]) -> list[dict[str, Any]]:
+def judged_rows(made: tuple[list[UPath], list[UPath]]) -> list[dict[str, Any]]:
     """Every pair with its verdict, as Python sees it."""
     verdicts, parts = made
     pairs = [row for part in parts for row in pq.read_table(part / "pairs.parquet").to_pylist()]
-    found = {(row["part"], row["row"]): row for row in pq.read_table(verdicts.out / "verdicts.parquet").to_pylist()}
+    judgements = [row for part in verdicts for row in pq.read_table(part / "verdicts.parquet").to_pylist()]
+    found = {(row["part"], row["row"]): row for row in judgements}
     return [{**pair, **found[pair["part"], pair["row"]]} for pair in pairs]
 
 
@@ -146,7 +143,7 @@ def counted(rows: Sequence[dict[str, Any]], key: str) -> dict[Any, tuple[int, in
 
 
 def test_the_audit_counts_what_the_verdicts_count(audited: StageResult, audit: Audit, made: Any) -> None:
-    counts = made[0].counts
+    counts = total(record.counts for record in map(read_record, made[0]) if record)
     assert audited.counts == counts
     assert Counts(rows_in=audit.rows_in, rows_kept=audit.rows_kept, dropped=audit.dropped) == counts
     assert len(counts.dropped) >= 7, "the made data set should have something for most rules"
@@ -217,7 +214,7 @@ def test_personal_data_is_counted_by_kind_where_somebody_looked(
 def test_pairs_that_nobody_searched_for_personal_data(tmp_path: Path) -> None:
     rows = rows_of("url_list:x", [("https://a.example/1.jpg", "A red circle on the beach")])
     verdicts, parts = judged(tmp_path, [rows], without=["pii"])
-    result = AUDIT.run([verdicts.out, *parts], UPath(tmp_path / "audit"), AuditConfig(query=BOUNDS))
+    result = AUDIT.run([*verdicts, *parts], UPath(tmp_path / "audit"), AuditConfig(query=BOUNDS))
     assert read_audit(result.out).pii is None
     card = CARD.run([result.out], UPath(tmp_path / "card"), CardConfig(config=CONFIG)).out
     assert "No caption is marked" in (card / "card.html").read_text()
@@ -239,7 +236,7 @@ def test_copies_of_one_pair_do_not_crowd_out_the_others(tmp_path: Path) -> None:
     rows = [("https://a.example/1.jpg", "A red circle on the beach")] * 200
     rows += [(f"https://a.example/{n}.jpg", "A red circle on the beach") for n in (2, 3, 4) for _ in range(50)]
     verdicts, parts = judged(tmp_path, [rows_of("url_list:x", rows)])
-    audit = read_audit(AUDIT.run([verdicts.out, *parts], UPath(tmp_path / "audit"), AuditConfig(query=BOUNDS)).out)
+    audit = read_audit(AUDIT.run([*verdicts, *parts], UPath(tmp_path / "audit"), AuditConfig(query=BOUNDS)).out)
     copies = [row.pair_id for row in audit.samples if row.drop_reason == "duplicate_pair"]
     assert len(copies) == 10 and len(set(copies)) > 1
 
@@ -247,7 +244,7 @@ def test_copies_of_one_pair_do_not_crowd_out_the_others(tmp_path: Path) -> None:
 def test_withheld_reasons_are_counted_but_not_shown(made: Any, tmp_path: Path) -> None:
     verdicts, parts = made
     config = AuditConfig(query=BOUNDS)
-    result = AUDIT.run([verdicts.out, *parts], UPath(tmp_path / "audit"), config)
+    result = AUDIT.run([*verdicts, *parts], UPath(tmp_path / "audit"), config)
     audit = read_audit(result.out)
     assert audit.withheld_reasons == ("opted_out",) and audit.dropped["opted_out"] == 12
     assert "opted_out" not in {row.drop_reason for row in audit.samples}
@@ -259,15 +256,15 @@ def test_withheld_reasons_are_counted_but_not_shown(made: Any, tmp_path: Path) -
 def test_a_part_too_few_is_refused(made: Any, tmp_path: Path) -> None:
     verdicts, parts = made
     with pytest.raises(InputError, match="name every part"):
-        AUDIT.run([verdicts.out, *parts[:-1]], UPath(tmp_path / "audit"), AuditConfig(query=BOUNDS))
-    with pytest.raises(InputError, match="no part of pairs"):
-        AUDIT.run([verdicts.out], UPath(tmp_path / "audit"), AuditConfig(query=BOUNDS))
+        AUDIT.run([*verdicts, *parts[:-1], parts[0]], UPath(tmp_path / "audit"), AuditConfig(query=BOUNDS))
+    with pytest.raises(InputError, match="no part was given"):
+        AUDIT.run([], UPath(tmp_path / "audit"), AuditConfig(query=BOUNDS))
 
 
 def test_threads_and_repeats_do_not_change_a_byte(made: Any, audited: StageResult, tmp_path: Path) -> None:
     verdicts, parts = made
     config = AuditConfig(preset="webimagetext", top=5, query=QueryConfig(threads=2))
-    again = AUDIT.run([verdicts.out, *parts], UPath(tmp_path / "audit"), config)
+    again = AUDIT.run([*verdicts, *parts], UPath(tmp_path / "audit"), config)
     assert again.record.outputs == audited.record.outputs
     assert set(again.record.outputs) == {"audit.json", "sources.parquet"}
 
@@ -474,7 +471,7 @@ def test_the_card_before_there_are_shards_or_queries(audited: StageResult, tmp_p
 
 def test_an_empty_data_set_has_a_card(tmp_path: Path) -> None:
     verdicts, parts = judged(tmp_path, [rows_of("url_list:none", [])])
-    result = AUDIT.run([verdicts.out, *parts], UPath(tmp_path / "audit"), AuditConfig(query=BOUNDS))
+    result = AUDIT.run([*verdicts, *parts], UPath(tmp_path / "audit"), AuditConfig(query=BOUNDS))
     audit = read_audit(result.out)
     assert (audit.rows_in, audit.sources, audit.domains, audit.samples) == (0, 0, 0, ())
     queries = QUERY_AUDIT.run([match_counts(tmp_path / "c", [])], UPath(tmp_path / "q"), QueryAuditConfig()).out
@@ -489,7 +486,7 @@ def test_the_same_facts_give_the_same_bytes(card: UPath, audited: StageResult, t
 
 
 def test_other_sources_are_refused(audited: StageResult, made: Any, tmp_path: Path) -> None:
-    for sources in ([], [made[0].out], [audited.out, made[0].out], [audited.out, audited.out]):
+    for sources in ([], [made[0][0]], [audited.out, made[0][0]], [audited.out, audited.out]):
         with pytest.raises(InputError, match="card: needs"):
             CARD.run(sources, UPath(tmp_path / "card"), CardConfig(config=CONFIG))
 

@@ -16,9 +16,9 @@ from flows.runner import PARTS_VARIABLE, RUNNER_VARIABLE, part_runner
 from flows.workspace import Workspace
 from pipeline.balancing import BalanceConfig
 from pipeline.config import BuildDatasetConfig, CurateConfig, QueriesConfig
-from pipeline.curate import SELECTED_FILE
 from pipeline.errors import InputError
 from pipeline.queries.config import BuildQueriesConfig, QueryListConfig
+from pipeline.selection import SELECTED_FILE
 from pipeline.sources.config import SourceConfig, UrlListConfig
 from pipeline.why import explain
 
@@ -52,6 +52,7 @@ def selected(
     balance: BalanceConfig,
     query_list: str = "animals",
     flow: Callable[..., str] = build_dataset,
+    buckets: int = 1,
 ) -> Counter[str]:
     """How many pairs of each subject are worth a download."""
     config = BuildDatasetConfig(
@@ -59,6 +60,7 @@ def selected(
         source=SourceConfig(url_list=UrlListConfig(paths=(str(workspace / "*.csv"),))),
         curate=CurateConfig(languages=()),
         queries=QueriesConfig(query_list=query_list, balance=balance),
+        buckets=buckets,
     )
     folder = flow(config, str(workspace / "space"), until="selection")
     rows = pq.read_table(Path(folder) / SELECTED_FILE).to_pylist()
@@ -76,7 +78,7 @@ def test_no_query_keeps_more_than_its_cap(workspace: Path) -> None:
             explain(
                 f"http://a.example/{name}.jpg",
                 pairs=data.parts("pairs"),
-                verdicts=data.whole("verdicts"),
+                verdicts=data.parts("verdicts"),
                 balanced=data.parts("balanced"),
                 image_verdicts=data.whole("image_verdicts"),
                 shards=data.shards,
@@ -107,15 +109,24 @@ def test_a_query_list_that_is_not_there_is_named(workspace: Path) -> None:
         selected(workspace, "lost", BalanceConfig(), query_list="plants")
 
 
-def test_threads_and_processes_choose_the_same_pairs(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    balance = BalanceConfig(pairs_per_query=T)
-    folders = [workspace / "space/datasets" / name / "selected" for name in ("threads", "processes")]
-    selected(workspace, "threads", balance)
-    monkeypatch.setenv(RUNNER_VARIABLE, "processes")
+@pytest.mark.parametrize(
+    ("runner", "buckets", "balance"),
+    [
+        ("processes", 1, BalanceConfig(pairs_per_query=T)),
+        ("ray", 2, BalanceConfig(mode="cap", wanted_pairs=40)),
+        ("threads", 5, BalanceConfig(mode="cap", pairs_per_query=T)),
+    ],
+)
+def test_every_runner_and_number_of_buckets_chooses_the_same_pairs(
+    workspace: Path, runner: str, buckets: int, balance: BalanceConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    selected(workspace, "plain", balance)
+    monkeypatch.setenv(RUNNER_VARIABLE, runner)
     monkeypatch.setenv(PARTS_VARIABLE, "2")
-    selected(workspace, "processes", balance, flow=build_dataset.with_options(task_runner=part_runner()))
-    first, second = (pq.read_table(folder / SELECTED_FILE) for folder in folders)
-    assert first.equals(second)
+    flow = build_dataset.with_options(task_runner=part_runner())
+    selected(workspace, "spread", balance, flow=flow, buckets=buckets)
+    first, second = (workspace / "space/datasets" / name / "selected" / SELECTED_FILE for name in ("plain", "spread"))
+    assert pq.read_table(first).to_pylist() == pq.read_table(second).to_pylist()
 
 
 @pytest.mark.parametrize(("variable", "value"), [(RUNNER_VARIABLE, "spark"), (PARTS_VARIABLE, "0")])

@@ -12,15 +12,15 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from made_pairs import made_part, pair
+from made_pairs import judge, made_part, pair
 from upath import UPath
 
 from pipeline.config import CurateConfig
-from pipeline.curate import PAIR_VERDICTS, SELECTED, SELECTED_PART, FrequencyConfig, PartConfig, VerdictsConfig
 from pipeline.errors import InputError
 from pipeline.query import QueryConfig, query_rows
-from pipeline.rules import RULES, RulesConfig
-from pipeline.stage import StageResult
+from pipeline.repeats import REPEATS, RepeatsConfig
+from pipeline.selection import SELECTED, SELECTED_PART, PartConfig, SelectionConfig
+from pipeline.stage import StageResult, total
 
 QUERY = QueryConfig(threads=1)
 
@@ -28,14 +28,12 @@ QUERY = QueryConfig(threads=1)
 def judged(tmp_path: Path, rows: Sequence[dict[str, Any]], **rules: Any) -> tuple[UPath, StageResult]:
     """The part of pairs and the verdicts on it."""
     part = made_part(tmp_path / "pairs", rows)
-    return part, verdicts_of(tmp_path, [part], CurateConfig(**rules))
+    return part, verdicts_of(tmp_path, part, CurateConfig(**rules))
 
 
-def verdicts_of(tmp_path: Path, parts: Sequence[UPath], curate: CurateConfig) -> StageResult:
-    ruled = [
-        RULES.run([part], UPath(tmp_path / "rules" / part.name), RulesConfig.of(curate, QUERY)).out for part in parts
-    ]
-    return PAIR_VERDICTS.run(ruled, UPath(tmp_path / "verdicts"), FrequencyConfig.of(curate, QUERY))
+def verdicts_of(tmp_path: Path, part: UPath, curate: CurateConfig) -> StageResult:
+    (verdicts,) = judge(tmp_path, [part], curate, QUERY)
+    return verdicts
 
 
 def reasons(verdicts: StageResult) -> list[str | None]:
@@ -70,7 +68,7 @@ def test_selection_draws_by_hash_and_grows_with_its_size(tmp_path: Path) -> None
     part, verdicts = judged(tmp_path, rows)
 
     def drawn(most: int, seed: int = 0) -> set[str]:
-        config = VerdictsConfig(curate=CurateConfig(max_pairs=most, seed=seed), query=QueryConfig())
+        config = SelectionConfig(curate=CurateConfig(max_pairs=most, seed=seed), query=QueryConfig())
         result = SELECTED.run([verdicts.out, part], UPath(tmp_path / f"selected-{most}-{seed}"), config)
         assert result.counts.rows_in == 50
         return set(pq.read_table(result.out / "selected.parquet")["pair_id"].to_pylist())
@@ -82,7 +80,7 @@ def test_selection_draws_by_hash_and_grows_with_its_size(tmp_path: Path) -> None
 def test_parts_cover_the_selection_once_each(tmp_path: Path) -> None:
     rows = [pair(url_norm=f"http://h/{number}.jpg", caption=f"A red circle, number {number}") for number in range(7)]
     part, verdicts = judged(tmp_path, rows)
-    config = VerdictsConfig(curate=CurateConfig(), query=QueryConfig())
+    config = SelectionConfig(curate=CurateConfig(), query=QueryConfig())
     selected = SELECTED.run([verdicts.out, part], UPath(tmp_path / "selected"), config)
     parts = [
         SELECTED_PART.run([selected.out], UPath(tmp_path / f"part-{n}"), PartConfig(number=n, rows_per_part=3)).out
@@ -132,9 +130,9 @@ def plain_verdicts(
     return verdicts
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_the_global_pass_is_the_loop(tmp_path: Path, seed: int) -> None:
-    """Three parts, in no order, full of copies, captions that differ in letter case only, and pages that opt out."""
+@pytest.mark.parametrize(("seed", "buckets"), [(0, 1), (1, 1), (2, 3), (3, 16)])
+def test_the_global_pass_is_the_loop(tmp_path: Path, seed: int, buckets: int) -> None:
+    """Three parts, full of copies, captions that differ in letter case only, and pages that opt out."""
     random = Random(seed)
     captions = [
         "A red circle",
@@ -156,17 +154,16 @@ def test_the_global_pass_is_the_loop(tmp_path: Path, seed: int) -> None:
         made_part(tmp_path / f"part-{number}", rows[number * 150 : (number + 1) * 150], number) for number in range(3)
     ]
     curate = CurateConfig(max_images_per_caption=9, max_captions_per_image=3)
-    verdicts = verdicts_of(tmp_path, [parts[2], parts[0], parts[1]], curate)
-    found = pq.read_table(verdicts.out / "verdicts.parquet").to_pylist()
+    verdicts = judge(tmp_path, parts, curate, QUERY, buckets)
+    found = [row for part in verdicts for row in pq.read_table(part.out / "verdicts.parquet").to_pylist()]
     assert [(row["drop_reason"], row["decided_by"]) for row in found] == plain_verdicts(rows, 9, 3)
     assert [row["pair_id"] for row in found] == [row["pair_id"] for row in rows]
     assert [(row["part"], row["row"], row["source"]) for row in found] == [
         (number // 150, number % 150, "s") for number in range(400)
     ]
-    assert len(set(verdicts.counts.dropped) - {"opted_out"}) == 3, "the example has no row of some rule"
-    assert [path.name for path in Path(verdicts.out.path).iterdir() if path.name != "stage.json"] == [
-        "verdicts.parquet"
-    ]
+    assert len(set(total(part.counts for part in verdicts).dropped) - {"opted_out"}) == 3, (
+        "a rule has no row in the example"
+    )
 
 
 def test_the_numbers_of_a_preset_are_its_own(tmp_path: Path) -> None:
@@ -175,17 +172,17 @@ def test_the_numbers_of_a_preset_are_its_own(tmp_path: Path) -> None:
     rows += [pair(url_norm="http://h/many.jpg", caption=f"A caption, number {number}") for number in range(1_001)]
     rows += [pair(url_norm="http://h/1000.jpg", caption=f"Another caption, {number}") for number in range(1_000)]
     part = made_part(tmp_path / "pairs", rows)
-    align = verdicts_of(tmp_path, [part], CurateConfig(preset="align"))
+    align = verdicts_of(tmp_path, part, CurateConfig(preset="align"))
     assert align.counts.dropped == {"frequent_caption": 11, "many_captions": 1_001}
-    assert verdicts_of(tmp_path, [part], CurateConfig(preset="datacomp_basic")).counts.dropped == {}
+    assert verdicts_of(tmp_path, part, CurateConfig(preset="datacomp_basic")).counts.dropped == {}
 
 
 def test_the_seed_of_the_selection_judges_nothing_anew(tmp_path: Path) -> None:
     part, _ = judged(tmp_path, [pair()])
-    assert verdicts_of(tmp_path, [part], CurateConfig(seed=1, max_pairs=7)).was_done
-    assert not verdicts_of(tmp_path, [part], CurateConfig(max_images_per_caption=9)).was_done
+    assert verdicts_of(tmp_path, part, CurateConfig(seed=1, max_pairs=7)).was_done
+    assert not verdicts_of(tmp_path, part, CurateConfig(languages=("de",))).was_done
 
 
 def test_no_source_at_all(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="url_list"):
-        PAIR_VERDICTS.run([], UPath(tmp_path / "v"), FrequencyConfig.of(CurateConfig(), QUERY))
+        REPEATS.run([], UPath(tmp_path / "repeats"), RepeatsConfig.of(CurateConfig(), QUERY))

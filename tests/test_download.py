@@ -28,7 +28,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from downloaded_parts import finished
-from PIL import Image
+from PIL import ExifTags, Image
 from upath import UPath
 
 from pipeline import download as download_module
@@ -37,6 +37,7 @@ from pipeline.config import DownloadConfig
 from pipeline.download import DOWNLOAD, DownloadError
 from pipeline.fetch_part import WORKER_DIED, FetchSpec
 from pipeline.jpeg import is_cut_off
+from pipeline.originals import ORIGINALS_SCHEMA
 from pipeline.query import QueryConfig, query_to_parquet
 from pipeline.stage import Counts
 
@@ -63,9 +64,16 @@ def bomb_png(side_px: int) -> bytes:
 
 GOOD = jpeg(320, 240)
 SMALL = jpeg(96, 64, seed=1)
+PNG, TURNED = io.BytesIO(), io.BytesIO()
+EXIF = Image.Exif()
+EXIF[ExifTags.Base.Orientation] = 6  # the camera was held upright
+Image.effect_noise((90, 70), 50).save(TURNED, "JPEG", exif=EXIF)
+Image.new("RGB", (70, 70), "teal").save(PNG, "PNG")
 ANSWERS: dict[str, tuple[int, dict[str, str], bytes]] = {
     "/good.jpg": (200, {}, GOOD),
     "/small.jpg": (200, {}, SMALL),
+    "/drawing.png": (200, {}, PNG.getvalue()),
+    "/turned.jpg": (200, {}, TURNED.getvalue()),
     "/other-agent.jpg": (200, {"X-Robots-Tag": "otherbot: noai"}, jpeg(160, 160, seed=2)),
     "/redirect.jpg": (302, {"Location": "/good.jpg"}, b""),
     "/spaced name.jpg": (200, {}, jpeg(80, 80, seed=3)),
@@ -87,6 +95,8 @@ ANSWERS: dict[str, tuple[int, dict[str, str], bytes]] = {
 EXPECTED = {
     "good.jpg": "ok",
     "small.jpg": "ok",
+    "drawing.png": "ok",
+    "turned.jpg": "ok",
     "other-agent.jpg": "ok",
     "redirect.jpg": "ok",
     "spaced name.jpg": "ok",
@@ -230,7 +240,7 @@ def test_every_pair_gets_its_reason(fetched: tuple[Any, Path]) -> None:
     expected = {**EXPECTED, "refused.jpg": "connection", "a.jpg": "dns", "a": "fetch_failed"}
     assert {name: status for name, (status,) in by_name(out, "status").items()} == expected
     dropped = Counter(reason for reason in expected.values() if reason != "ok")
-    assert (counts.rows_in, counts.rows_kept, counts.dropped) == (len(expected), 5, dict(sorted(dropped.items())))
+    assert (counts.rows_in, counts.rows_kept, counts.dropped) == (len(expected), 7, dict(sorted(dropped.items())))
     ids = pq.read_table(out / "results.parquet")["pair_id"].to_pylist()
     assert ids == sorted(set(ids))
 
@@ -248,6 +258,11 @@ def test_results_point_into_the_tar(fetched: tuple[Any, Path]) -> None:
         assert image.format == "JPEG" and image.size == (row["width_px"], row["height_px"])
     sizes = by_name(out, "width_px", "height_px", "original_width_px", "original_height_px", "sha256")
     assert sizes["good.jpg"] == sizes["redirect.jpg"] == (85, 64, 320, 240, hashlib.sha256(GOOD).hexdigest())
+    assert sizes["turned.jpg"][:4] == (64, 82, 70, 90)
+    originals = by_name(out, "original_bytes", "original_format")
+    assert originals["good.jpg"] == originals["redirect.jpg"] == (len(GOOD), "jpeg")
+    assert originals["drawing.png"] == (len(PNG.getvalue()), "png")
+    assert originals["404.jpg"] == originals["html.jpg"] == (None, None)
     assert sizes["small.jpg"] == (96, 64, 96, 64, hashlib.sha256(SMALL).hexdigest()), "never enlarged"
 
 
@@ -453,7 +468,9 @@ def test_reasons_of_img2dataset_are_mapped(tmp_path: Path) -> None:
         ("failed_to_resize", "Image decoding error", "not_an_image"),
     ]
     ids = [f"{number:032d}" for number in range(len(messages))]
-    requests, fetched, members = (tmp_path / name for name in ("requests", "fetched", "members"))
+    requests, fetched, members, originals = (
+        tmp_path / name for name in ("requests", "fetched", "members", "originals")
+    )
     pq.write_table(pa.table({"pair_id": ids, "url": ids}), requests)
     rows = [
         {"pair_id": pair, "key": pair, "status": status, "error_message": message}
@@ -461,7 +478,7 @@ def test_reasons_of_img2dataset_are_mapped(tmp_path: Path) -> None:
     ]
     pq.write_table(pa.Table.from_pylist(rows[::-1], schema=download_module.FETCHED_SCHEMA), fetched)
     pq.write_table(download_module.MEMBERS_SCHEMA.empty_table(), members)
-    query_to_parquet(
-        "download_results", tmp_path / "out", QueryConfig(), requests=requests, fetched=fetched, members=members
-    )
+    pq.write_table(ORIGINALS_SCHEMA.empty_table(), originals)
+    files = {"requests": requests, "fetched": fetched, "members": members, "originals": originals}
+    query_to_parquet("download_results", tmp_path / "out", QueryConfig(), **files)
     assert pq.read_table(tmp_path / "out")["status"].to_pylist() == [reason for _, _, reason in messages]

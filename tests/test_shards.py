@@ -18,15 +18,15 @@ import pyarrow.parquet as pq
 import pytest
 import simplejpeg
 import webdataset
-from downloaded_parts import Pair, write_part
+from downloaded_parts import Pair, finished, write_facts, write_part
 from PIL import Image
 from upath import UPath
 
 from pipeline.config import BuildDatasetConfig, ImageConfig, ShardConfig
 from pipeline.errors import InputError
-from pipeline.images import EVALUATION_HASHES, IMAGE_VERDICTS, ImageVerdictsConfig, image_sources
+from pipeline.evaluation_images import HASHES_SCHEMA
+from pipeline.images import IMAGE_VERDICTS, ImageVerdictsConfig, image_sources
 from pipeline.query import QueryConfig, query_to_parquet
-from pipeline.settings import Settings
 from pipeline.shards import SHARDS, ShardsConfig, _whole, _without_folders
 from pipeline.stage import FunnelStage, StageResult
 
@@ -71,9 +71,9 @@ def judged(root: Path, pairs: Sequence[Pair], tar_order: int = 1) -> list[UPath]
     """The sources of SHARDS for `pairs`, in three parts."""
     written = [write_part(root, number, pairs[number::3], tar_order) for number in range(3)]
     downloads = [download for _, download in written]
-    hashes = EVALUATION_HASHES.run([], UPath(root / "hashes"), Settings()).out
+    facts = [write_facts(root, number, pairs[number::3]) for number in range(3)]
     verdicts = IMAGE_VERDICTS.run(
-        image_sources([part for part, _ in written], downloads, hashes),
+        image_sources([part for part, _ in written], downloads, facts, []),
         UPath(root / "image_verdicts"),
         ImageVerdictsConfig(images=config_of().config.images, query=QueryConfig()),
     )
@@ -207,7 +207,44 @@ def test_the_manifest_tells_the_truth(packed: StageResult, sources: list[UPath])
     listed = {
         shard[name] for entry in manifest["splits"].values() for shard in entry["shards"] for name in ("file", "index")
     }
-    assert set(files_of(packed.out)) == listed | {"manifest.json", "train/samples.parquet", "val/samples.parquet"}
+    others = {"manifest.json", "overlap.parquet", "train/samples.parquet", "val/samples.parquet"}
+    assert set(files_of(packed.out)) == listed | others
+
+
+def test_the_shards_tell_what_they_share_with_evaluation_sets(tmp_path: Path) -> None:
+    """A pair two bits from an evaluation image is removed, one of four is packed and reported."""
+    looks = {"a": 0b1111 << 20, "b": 0b11 << 20, "c": 0b1111111 << 20, "d": 1}
+    pairs = [Pair(name * 32, image=picture(1), size_px=(17, 16), looks=bits) for name, bits in looks.items()]
+    selected, download = write_part(tmp_path, 0, pairs)
+    row = {"evaluation_set": "set", "evaluation_image": "0.tar/0.png", "sha256": "0", "perceptual_hash": 0}
+    table = pa.Table.from_pylist([row, row | {"perceptual_hash": -1, "evaluation_image": "x"}], schema=HASHES_SCHEMA)
+    hashes = finished(tmp_path / "hashes", {"evaluation_hashes.parquet": table})
+    config = config_of(val_share=0.0)
+    given = {"evaluation_sets": ("set",), "evaluation_distance": 2, "evaluation_report_distance": 4}
+    images = config.config.images.model_copy(update=given)
+    verdicts = IMAGE_VERDICTS.run(
+        image_sources([selected], [download], [write_facts(tmp_path, 0, pairs)], [hashes]),
+        UPath(tmp_path / "image_verdicts"),
+        ImageVerdictsConfig(images=images, query=QueryConfig()),
+    )
+    packed = SHARDS.run([verdicts.out, download], UPath(tmp_path / "shards"), config)
+    assert pq.read_table(tmp_path / "shards" / "overlap.parquet").to_pylist() == [
+        {
+            "evaluation_set": "set",
+            "evaluation_image": "0.tar/0.png",
+            "pair_id": "a" * 32,
+            "distance": 4,
+            "is_equal": False,
+        }
+    ]
+    assert manifest_of(packed.out)["evaluation_overlap"] == {
+        "removed_up_to_distance": 2,
+        "reported_up_to_distance": 4,
+        "sets": {
+            "set": {"images": 2, "without_perceptual_hash": 0, "overlapping_images": 1, "removed_images": 2},
+        },
+    }
+    assert packed.counts.rows_kept == 2
 
 
 def test_where_a_person_keeps_his_files_does_not_show() -> None:

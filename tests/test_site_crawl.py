@@ -157,7 +157,7 @@ def test_one_site_with_everything_a_site_can_do(site: Site, tmp_path: Path) -> N
     bomb = gzip.compress(b"x" * 20_000_000)
     links = (
         "/a.html /b.html?utm_source=x /b.html /private/x.html /gone /moved /away /loop /slow /huge /endless /bomb "
-        "/feed.json /photo.JPG /truncated /flaky /broken.html"
+        "/feed.json /photo.JPG /truncated /flaky /broken.html /hostile.html"
     )
     site.pages = {
         "/robots.txt": lambda h: send(h, 200, "User-agent: *\nDisallow: /private\n", {"Content-Type": "text/plain"}),
@@ -187,6 +187,7 @@ def test_one_site_with_everything_a_site_can_do(site: Site, tmp_path: Path) -> N
         "/truncated": truncated,
         "/flaky": lambda h: send(h, 200 if site.asked.count("/flaky") > 1 else 503, "<img src=f.jpg>"),
         "/broken.html": page("<table><td><img src=x.jpg alt=Broken<p></tr><a href=/deep/1"),
+        "/hostile.html": page("<img " + " ".join(f"a{number}=1" for number in range(20_000)) + ">"),
         "/deep/1": page("<img src=1.jpg><a href=2>x</a>"),
         "/deep/2": page("<img src=2.jpg>"),
         "/deep/3": page(""),
@@ -214,6 +215,7 @@ def test_one_site_with_everything_a_site_can_do(site: Site, tmp_path: Path) -> N
         "/truncated": "error:ResponseDataLossError",
         "/flaky": "ok",
         "/broken.html": "ok",
+        "/hostile.html": "hostile_page",
         "/deep/1": "ok",
         "/deep/2": "depth_limit",
     }

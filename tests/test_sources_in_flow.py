@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from archive_writer import warcinfo, wat, wat_value
@@ -14,7 +18,8 @@ from upath import UPath
 from flows.build_dataset import build_dataset
 from pipeline.blocklists import BlockConfig
 from pipeline.config import BuildDatasetConfig, CurateConfig
-from pipeline.curate import SELECTED_FILE
+from pipeline.errors import InputError
+from pipeline.selection import SELECTED_FILE
 from pipeline.sources.config import (
     CocoConfig,
     CommonCrawlConfig,
@@ -95,7 +100,58 @@ def test_what_the_block_lists_hit_is_dropped_with_its_reason_and_personal_data_m
     folder = Path(build_dataset(config, str(tmp_path / "workspace"), until="selection"))
     captions = pq.read_table(folder / SELECTED_FILE)["caption"].to_pylist()
     assert captions == ["write to <email> for prints"]
-    verdicts = read_record(UPath(folder.parent / "verdicts"))
+    verdicts = read_record(UPath(folder.parent / "verdicts/part-00000"))
     assert verdicts is not None and verdicts.counts.dropped == {"blocked_host": 1, "blocked_word": 1}
     card = (folder.parent / "card" / "card.md").read_text(encoding="utf-8")
     assert "blocked host" in card and "naughty" not in card
+
+
+def test_a_broken_file_is_left_out_within_the_error_budget_and_tried_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number in range(4):
+        columns = {"url": [f"http://{number}.example/a.jpg"], "caption": [f"a red bus number {number}"]}
+        pq.write_table(pa.table(columns), tmp_path / f"{number}.parquet")
+    broken = tmp_path / "1.parquet"
+    whole_bytes = broken.read_bytes()
+    broken.write_bytes(whole_bytes[:-10])
+    paths = UrlListConfig(paths=(str(tmp_path / "*.parquet"),))
+
+    def captions(max_failed_share: float) -> list[str]:
+        source = SourceConfig(url_list=paths, max_failed_share=max_failed_share)
+        config = BuildDatasetConfig(name="listed", source=source, curate=ANY_LANGUAGE)
+        folder = build_dataset(config, str(tmp_path / "workspace"), until="selection")
+        return sorted(pq.read_table(Path(folder) / SELECTED_FILE)["caption"].to_pylist())
+
+    with pytest.raises(InputError, match=r"1 of 4 parts failed, more than source.max_failed_share 0.2 .*1\.parquet"):
+        captions(max_failed_share=0.2)
+    assert captions(max_failed_share=0.25) == [f"a red bus number {number}" for number in (0, 2, 3)]
+    assert "00001 is left out" in caplog.text and "sources: 3 of 4 kept; dropped: failed_part 1" in caplog.text
+    broken.write_bytes(whole_bytes)
+    assert captions(max_failed_share=0.25) == [f"a red bus number {number}" for number in range(4)]
+
+
+def test_a_file_that_cannot_be_fetched_at_first_is_tried_again(tmp_path: Path) -> None:
+    common_crawl(tmp_path)
+    requests = list[str]()
+
+    class Faltering(SimpleHTTPRequestHandler):
+        def send_head(self):  # type: ignore[no-untyped-def]
+            requests.append(self.path)
+            if len(requests) < 3:
+                return self.send_error(503)
+            return super().send_head()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Faltering, directory=str(tmp_path))) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/a.warc.wat.gz"
+        source = SourceConfig(kind="common_crawl", common_crawl=CommonCrawlConfig(paths=(url,)))
+        config = BuildDatasetConfig(name="fetched", source=source, curate=ANY_LANGUAGE)
+        folder = build_dataset(config, str(tmp_path / "workspace"), until="selection")
+        server.shutdown()
+    captions = pq.read_table(Path(folder) / SELECTED_FILE)["caption"].to_pylist()
+    assert sorted(captions) == ["A cat on the grass", "A dog on the grass"]
+    assert len(requests) > 3

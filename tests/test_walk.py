@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import signal
 import subprocess
 import time
@@ -65,7 +66,7 @@ def test_it_ends_with_results_and_a_report(walked: Wit) -> None:
     assert "tiny-web-unseen" in (folder / "report.html").read_text()
     metrics = [json.loads(line) for line in (walked.workspace / "runs/tiny/metrics.jsonl").read_text().splitlines()]
     losses = [line["loss"] for line in metrics if line["kind"] == "train"]
-    assert losses[-1] < losses[0]
+    assert losses[-1] < math.log(32), "it tells the pairs of a batch apart better than one that guesses"
 
 
 def test_the_same_command_again_does_nothing_again(walked: Wit, web: TinyWebConfig) -> None:

@@ -105,6 +105,13 @@ class SourceConfig(Settings):
         "url_list",
         description="Where pairs come from; tiny_web = a crawl of the embedded web, which the flow starts itself",
     )
+    max_failed_share: float = Field(
+        0.01,
+        ge=0,
+        lt=1,
+        description="Share of the parts (files, sites) that may fail and are left out, counted and tried again by the next "
+        "run; if more fail, the run stops",
+    )
     tiny_web: TinyWebConfig = TinyWebConfig()
     site_crawl: CrawlConfig = CrawlConfig()
     url_list: UrlListConfig = UrlListConfig()

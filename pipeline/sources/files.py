@@ -15,7 +15,7 @@ from typing import IO, Any
 import fsspec
 import pyarrow as pa
 
-from pipeline.errors import InputError
+from pipeline.errors import InputError, UnreachableError
 
 CHUNK_BYTES = 1 << 20
 ABSENT_STATUSES = (404, 410)  # of HTTP
@@ -111,8 +111,8 @@ def _loaded(errors: dict[str, str]) -> tuple[type[Exception], ...]:
     return tuple(getattr(sys.modules[module], name) for module, name in errors.items() if module in sys.modules)
 
 
-def _unfetched(path: str, field: str, cause: BaseException) -> InputError:
-    return InputError(f"{path}: cannot be fetched: {cause}; check the network, the credentials and {field}")
+def _unfetched(path: str, field: str, cause: BaseException) -> UnreachableError:
+    return UnreachableError(f"{path}: cannot be fetched: {cause}; check the network, the credentials and {field}")
 
 
 def _located(path: str, field: str) -> tuple[Any, str]:

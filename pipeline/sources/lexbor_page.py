@@ -53,18 +53,13 @@ class _Image(NamedTuple):
     picture_sources: tuple[str, ...]
 
 
-def read_page(html: bytes, page_url: str, headers: Sequence[tuple[str, str]], token: str) -> Page:
-    """Read one page; the contract is that of `pipeline.sources.page.read_page`. A hostile page reads as empty."""
-    try:
-        return read_lexbor_page(html, page_url, headers, token, with_links=True).page
-    except HostilePageError:
-        return Page((), 0, (), None)
-
-
 def read_lexbor_page(
-    html: bytes, page_url: str, headers: Sequence[tuple[str, str]], token: str, with_links: bool
+    html: bytes, page_url: str, headers: Sequence[tuple[str, str]], token: str, with_links: bool = True
 ) -> LexborPage:
-    """Read one page, without its links where they are not wanted."""
+    """Read one page, without its links where they are not wanted. Raises HostilePageError.
+
+    The contract is that of `pipeline.sources.page.read_page`, which reads what nests too deeply for this one.
+    """
     names = [(name.lower(), value) for name, value in headers]
     content_type = next((value for name, value in names if name == "content-type"), None)
     _, text = html_to_unicode(content_type, html)

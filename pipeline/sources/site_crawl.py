@@ -26,7 +26,8 @@ from upath import UPath
 from pipeline.errors import InputError, WorkError
 from pipeline.sources.config import CrawlConfig
 from pipeline.sources.frontier import Visit, site_of
-from pipeline.sources.page import ImageText, read_page
+from pipeline.sources.lexbor_page import read_lexbor_page
+from pipeline.sources.page import ImageText
 from pipeline.sources.page_cache import PageCache, open_cache
 from pipeline.sources.robots import product_token
 from pipeline.sources.rows import RowsWriter
@@ -86,7 +87,7 @@ def site_crawl_stage(cache: Path) -> Stage[CrawlConfig]:
     The cache decides only what has to be fetched again after a kill, so it is no part of the stage's fingerprint. To
     crawl a site afresh, remove the stage's folder and the cache.
     """
-    return Stage("site_crawl", functools.partial(_crawl_site, cache=cache))
+    return Stage("site_crawl", functools.partial(_crawl_site, cache=cache), version=2)
 
 
 def _crawl_site(sources: Sequence[UPath], out: Path, config: CrawlConfig, cache: Path) -> Counts:
@@ -154,7 +155,7 @@ def _row_batches(visits: list[Visit], cache: PageCache, token: str) -> Iterator[
         cached = cache.find(url)
         if cached is None:
             raise CrawlError(f"{url}: read in this crawl, yet not in the cache; is another crawl removing it?")
-        read = read_page(cached.body, url, cached.headers, token)
+        read = read_lexbor_page(cached.body, url, cached.headers, token).page
         rows += [(row, url, read.opt_out) for row in read.rows]
         if len(rows) >= BATCH_ROWS:
             yield _columns(rows)

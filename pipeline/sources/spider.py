@@ -39,7 +39,7 @@ from twisted.internet.error import ConnectError, ConnectionClosed
 from pipeline.addresses import is_public
 from pipeline.sources.config import CrawlConfig
 from pipeline.sources.frontier import MAX_REDIRECTS, Frontier, Target, Visit, origin_of
-from pipeline.sources.page import read_page
+from pipeline.sources.lexbor_page import HostilePageError, read_lexbor_page
 from pipeline.sources.page_cache import CachedPage, PageCache, open_cache
 from pipeline.sources.resolver import PublicResolver
 from pipeline.sources.robots import RobotsRules, product_token
@@ -180,7 +180,10 @@ class SiteSpider(scrapy.Spider):  # type: ignore[misc]  # Scrapy is read untyped
             return visit, ()
         if not _is_html(page):
             return visit._replace(outcome="not_html"), ()
-        read = read_page(page.body, page.url, page.headers, self._token)
+        try:
+            read = read_lexbor_page(page.body, page.url, page.headers, self._token).page
+        except HostilePageError:
+            return visit._replace(outcome="hostile_page"), ()
         return visit._replace(outcome="ok", images=read.images), read.links
 
     async def _fetch(self, url: str, is_robots: bool = False) -> Fetched:

@@ -66,28 +66,40 @@ class UrlListPart(Settings):
     column_names: tuple[str, ...]
     first_row: int
     row_count: int | None = Field(description="Rows from first_row; None = to the end")
+    refused: str = Field("", description="Why the file cannot be read, where that was seen when the parts were planned")
 
 
 def plan(config: UrlListConfig) -> list[UrlListPart]:
     """The parts of all lists, in order: `rows_per_part` rows of a Parquet file, or one whole text file, each.
 
     A text file tells its rows only by being read from the start; to spread a large one over tasks, split it or make it
-    Parquet. Every file is read once for its checksum. Raises InputError if a list is absent, empty, unreadable, of
-    unknown format or encoding, or does not have each column once (of JSON lines, the reader tells).
+    Parquet. Every file is read once for its checksum. A list that is absent, empty, unreadable, of unknown format or
+    encoding, or does not have each column once (of JSON lines, the reader tells) is a part that fails and says so; where
+    no list is any better, raises its InputError at once.
     """
     if not config.paths:
         raise InputError("source.url_list.paths is empty; name at least one file of pairs")
     paths = list(dict.fromkeys(path for pattern in config.paths for path in expand(pattern, FIELD)))
     names = Counter(map(_name, paths))
     parts: list[UrlListPart] = []
+    first_error: InputError | None = None
     for path in paths:
         # Files of one name in several folders go by their whole path, for a source must be one file.
-        parts += _plan_file(path, _name(path) if names[_name(path)] == 1 else path, config)
+        source = _name(path) if names[_name(path)] == 1 else path
+        try:
+            parts += _plan_file(path, source, config)
+        except InputError as error:
+            first_error = first_error or error
+            parts.append(_part(path, source, "", "parquet", config).model_copy(update={"refused": str(error)}))
+    if first_error and all(part.refused for part in parts):
+        raise first_error
     return parts
 
 
 def read_url_list(sources: Sequence[UPath], out: Path, part: UrlListPart) -> Counts:
     """Write `rows.parquet` of one part (`sources` is empty: the part names its file and holds its checksum)."""
+    if part.refused:
+        raise InputError(part.refused)
     tally: Counter[str] = Counter()  # rows dropped, by reason
     mended: Counter[str] = Counter()  # values changed, by reason
     reader = {"parquet": _parquet_batches, "csv": _csv_batches, "tsv": _csv_batches, "jsonl": _json_batches}[
@@ -118,18 +130,7 @@ def _name(path: str) -> str:
 
 def _plan_file(path: str, source: str, config: UrlListConfig) -> list[UrlListPart]:
     file_format = _format(path) if config.format == "auto" else config.format
-    part = UrlListPart(
-        path=path,
-        source=source,
-        sha256=sha256_file(path, FIELD),
-        format=file_format,
-        url_column=config.url_column,
-        caption_column=config.caption_column,
-        page_url_column=config.page_url_column,
-        column_names=config.column_names,
-        first_row=0,
-        row_count=None,
-    )
+    part = _part(path, source, sha256_file(path, FIELD), file_format, config)
     if file_format != "parquet":
         _check_text_file(part)
         return [part]
@@ -141,6 +142,21 @@ def _plan_file(path: str, source: str, config: UrlListConfig) -> list[UrlListPar
     starts = range(0, rows, config.rows_per_part)
     ranges = [(start, min(config.rows_per_part, rows - start)) for start in starts]
     return [part.model_copy(update={"first_row": start, "row_count": count}) for start, count in ranges]
+
+
+def _part(path: str, source: str, sha256: str, file_format: Format, config: UrlListConfig) -> UrlListPart:
+    return UrlListPart(
+        path=path,
+        source=source,
+        sha256=sha256,
+        format=file_format,
+        url_column=config.url_column,
+        caption_column=config.caption_column,
+        page_url_column=config.page_url_column,
+        column_names=config.column_names,
+        first_row=0,
+        row_count=None,
+    )
 
 
 def _format(path: str) -> Format:

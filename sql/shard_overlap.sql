@@ -1,0 +1,7 @@
+-- Which evaluation images look like an image of the shards, as docs/shards.md describes it.
+-- in   $overlap   parquet as in evaluation_overlap.sql
+-- out  evaluation_set, evaluation_image, pair_id, distance, is_equal; unique on (evaluation_set, evaluation_image, pair_id), ordered by it
+select evaluation_set, evaluation_image, pair_id, distance, is_equal,
+from read_parquet($overlap)
+where drop_reason is null
+order by evaluation_set, evaluation_image, pair_id
