@@ -111,6 +111,12 @@ class TrainConfig(Settings):
     adam_eps: float = Field(1e-6, gt=0, description="Adam's epsilon (1e-8 for the paper's ResNets)")
     weight_decay: float = Field(0.2, ge=0, description="Decoupled weight decay of all weights but gains and biases")
     precision: Literal["fp32", "bf16"] = Field("fp32", description="bf16 = autocast; weights stay fp32")
+    loss_tile: int = Field(
+        1_024,
+        ge=1,
+        description="Side of a tile of similarities; the contrastive loss holds a few such tiles at once",
+        json_schema_extra=OPERATIONAL,
+    )
     processes: int = Field(
         0,
         ge=0,

@@ -87,6 +87,16 @@ class Processes:
         gathered: Tensor = _GatherRows.apply(torch.cat(local, dim=1))
         return list(torch.split(gathered, widths, dim=1))
 
+    def merge_exponentials(self, largest_G: Tensor, sum_G: Tensor) -> tuple[Tensor, Tensor]:
+        """Sums of exponentials over each process's share, relative to exp(its largest), to those over all shares."""
+        if self.world_size == 1:
+            return largest_G, sum_G
+        largest_of_all_G = largest_G.clone()
+        dist.all_reduce(largest_of_all_G, dist.ReduceOp.MAX)
+        sum_of_all_G = sum_G * (largest_G - largest_of_all_G).exp()
+        dist.all_reduce(sum_of_all_G, dist.ReduceOp.SUM)
+        return largest_of_all_G, sum_of_all_G
+
     def wrap(self, model: nn.Module) -> nn.Module:
         """The model with gradients averaged over all processes.
 

@@ -57,9 +57,15 @@ def _backward(training: Training, batch: Batch) -> Tensor:
     tokens_BL = batch.tokens_BL.to(device, non_blocking=True)
     with torch.autocast(device.type, torch.bfloat16, enabled=training.config.train.precision == "bf16"):
         features = training.wrapped(image_BCHW, tokens_BL)
-    image_GD, text_GD = processes.gather(features.image_BD, features.text_BD)
-    first = processes.rank * len(tokens_BL)
-    loss = contrastive_loss(features.image_BD, features.text_BD, image_GD, text_GD, features.scale, first)
+    (text_GD,) = processes.gather(features.text_BD)
+    loss = contrastive_loss(
+        features.image_BD,
+        text_GD,
+        features.scale,
+        training.config.train.loss_tile,
+        first=processes.rank * len(tokens_BL),
+        merge=processes.merge_exponentials,
+    )
     training.optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
     return loss

@@ -46,16 +46,16 @@ def validate(
     model.train(was_training)
     image_ND, text_ND = torch.cat(image_parts)[:samples], torch.cat(text_parts)[:samples]
     return {
-        "loss": _loss(image_ND, text_ND, model.logit_scale.exp(), order.global_batch),
+        "loss": _loss(image_ND, text_ND, model.logit_scale.exp(), order.global_batch, config.train.loss_tile),
         "image_to_text_recall_at_1": _recall(image_ND, text_ND),
         "text_to_image_recall_at_1": _recall(text_ND, image_ND),
         "samples": samples,
     }
 
 
-def _loss(image_ND: Tensor, text_ND: Tensor, scale: Tensor, batch: int) -> float:
+def _loss(image_ND: Tensor, text_ND: Tensor, scale: Tensor, batch: int, tile: int) -> float:
     losses = [
-        contrastive_loss(image_GD, text_GD, image_GD, text_GD, scale, first=0)
+        contrastive_loss(image_GD, text_GD, scale, tile)
         for image_GD, text_GD in zip(torch.split(image_ND, batch), torch.split(text_ND, batch), strict=True)
         if len(image_GD) == batch or len(image_ND) < batch
     ]
