@@ -111,6 +111,13 @@ class TrainConfig(Settings):
     adam_eps: float = Field(1e-6, gt=0, description="Adam's epsilon (1e-8 for the paper's ResNets)")
     weight_decay: float = Field(0.2, ge=0, description="Decoupled weight decay of all weights but gains and biases")
     precision: Literal["fp32", "bf16"] = Field("fp32", description="bf16 = autocast; weights stay fp32")
+    micro_batch: int = Field(
+        0,
+        ge=0,
+        description="Pairs that one process embeds at once, 0 = its whole share. Else every pair is embedded twice, and the "
+        "memory is that of so many pairs and the features of the others. A ResNet then normalises over so many pairs",
+        json_schema_extra=OPERATIONAL,
+    )
     loss_tile: int = Field(
         1_024,
         ge=1,
@@ -146,6 +153,15 @@ class TrainConfig(Settings):
     keep_checkpoints: int = Field(2, ge=1, description="Newest checkpoints kept", json_schema_extra=OPERATIONAL)
 
 
+class ContrastiveConfig(Settings):
+    """CLIP: pick each image's text out of the batch, and each text's image (figure 3)."""
+
+    kind: Literal["contrastive"] = "contrastive"
+
+
+Objective = Annotated[ContrastiveConfig, Field()]
+
+
 class PretrainConfig(Settings):
     """Everything that decides what a run learns."""
 
@@ -155,6 +171,7 @@ class PretrainConfig(Settings):
     )
     model: ClipConfig = ClipConfig()
     train: TrainConfig = TrainConfig()
+    objective: Objective = ContrastiveConfig()
 
     @model_validator(mode="after")
     def _batch_divides(self) -> PretrainConfig:
@@ -172,7 +189,13 @@ def deciding_settings(config: PretrainConfig) -> dict[str, Any]:
         for name, field in TrainConfig.model_fields.items()
         if isinstance(field.json_schema_extra, dict) and field.json_schema_extra.get("operational")
     }
-    return config.model_dump(mode="json", exclude={"name": True, "dataset": True, "train": operational})
+    if config.model.vision.kind != "vit" and config.train.micro_batch:
+        operational.remove("micro_batch")  # batch norm normalises over it
+    # Objectives came later: a run of the first one keeps the identity that it had before.
+    is_first = config.objective.kind == "contrastive"
+    return config.model_dump(
+        mode="json", exclude={"name": True, "dataset": True, "train": operational, "objective": is_first}
+    )
 
 
 class EvaluateConfig(Settings):

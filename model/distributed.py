@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -111,6 +112,12 @@ class Processes:
             return DistributedDataParallel(
                 model, device_ids=device_ids, broadcast_buffers=False, gradient_as_bucket_view=True
             )
+
+    def gradients_kept_apart(self, wrapped: nn.Module, are_apart: bool) -> AbstractContextManager[None]:
+        """While gradients only add up in each process; those of the next pass outside bring them together."""
+        if are_apart and isinstance(wrapped, DistributedDataParallel):
+            return wrapped.no_sync()
+        return nullcontext()
 
     def share_buffers(self, buffers: Iterable[Tensor]) -> None:
         """Give all processes those of process 0."""

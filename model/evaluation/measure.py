@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,25 +80,23 @@ def measure(evaluation: Evaluation, say: Say) -> Summary:
     (out / MARKER).unlink(missing_ok=True)
     loaded = load_run(evaluation.run)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = loaded.model.to(device).eval()
+    objective = loaded.objective.to(device)
     embedder = Embedder(
-        towers=model,
+        towers=objective,
         tokenizer=loaded.tokenizer,
         weights_sha256=evaluation.inputs.weights_sha256,
         image_px=loaded.config.model.vision.image_px,
         device=device,
         batch=config.batch,
     )
-    scale = math.exp(float(model.logit_scale.detach()))
-
-    sets = _measure_sets(evaluation, embedder, scale, say)
+    sets = _measure_sets(evaluation, embedder, objective.scale, say)
     retrieval = _measure_retrieval(evaluation, embedder, say)
     summary = Summary(
         name=config.name,
         run=loaded.config.name,
         confidence=config.confidence,
         inputs=evaluation.inputs,
-        temperature=1 / scale,
+        temperature=1 / objective.scale,
         rows=[Row.of(found) for found in sets],
         sets=sets,
         retrieval=retrieval,

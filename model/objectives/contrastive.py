@@ -1,4 +1,4 @@
-"""The symmetric contrastive loss of the paper (section 2.3, figure 3), a pure function of features.
+"""The objective of the paper (section 2.3, figure 3): pick each image's text out of the batch, and each text's image.
 
 Of the matrix of similarities a process computes only the rows of its own images (section 2.5), tile by tile, once for both
 directions: of each row and column it keeps the largest logit and the sum of exponentials, and the backward pass computes
@@ -11,14 +11,55 @@ Axes: B a process's share of the batch, G the global batch, D the shared space, 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from model.clip import CLIP
+from model.config import PretrainConfig
+from model.data import normalise
+from model.distributed import Processes
+from model.objectives.objective import Inputs, Objective, Outputs, ZeroShot
+
 Merge = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """(largest_G, sum_G) of a process's rows, the sums relative to exp(largest), to those of all processes' rows."""
+
+
+class Contrastive(Objective):
+    """CLIP."""
+
+    towers: CLIP
+    zero_shot: ClassVar[ZeroShot] = "features"
+
+    def __init__(self, config: PretrainConfig) -> None:
+        super().__init__()
+        self.towers = CLIP(config.model)
+        self.tile = config.train.loss_tile
+
+    def forward(self, inputs: Inputs) -> Outputs:
+        features = self.towers(normalise(inputs.image_BHWC), inputs.tokens_BL)
+        return Outputs((features.image_BD, features.text_BD), (features.scale,))
+
+    def loss(self, outputs: Outputs, processes: Processes) -> Tensor:
+        (image_BD, text_BD), (scale,) = outputs
+        (text_GD,) = processes.gather(text_BD)
+        first = processes.rank * len(text_BD)
+        return contrastive_loss(image_BD, text_GD, scale, self.tile, first, processes.merge_exponentials)
+
+    def after_step(self, outputs: Outputs, processes: Processes) -> None:
+        self.towers.clip_scale()
+
+    @property
+    def scale(self) -> float:
+        return self.towers.logit_scale.exp().item()
+
+    def encode_image(self, image_BCHW: Tensor) -> Tensor:
+        return self.towers.encode_image(image_BCHW)
+
+    def encode_text(self, tokens_TL: Tensor) -> Tensor:
+        return self.towers.encode_text(tokens_TL)
 
 
 def _alone(largest_G: Tensor, sum_G: Tensor) -> tuple[Tensor, Tensor]:
