@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from model.errors import InputError
 
@@ -238,6 +238,12 @@ Objective = Annotated[
     | MocoConfig,
     Field(discriminator="kind", description="What is learned"),
 ]
+
+
+def objective_named(kind: str) -> Objective:
+    """The defaults of an objective. Raises ValidationError that lists the kinds there are."""
+    found: Objective = TypeAdapter(Objective).validate_python({"kind": kind})
+    return found
 
 
 class PretrainConfig(Settings):

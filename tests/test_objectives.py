@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from model.checkpoint import load_run
 from model.config import ClipConfig, PretrainConfig, ResNetConfig, TextConfig, TrainConfig, VitConfig
+from model.data import Order
 from model.data.views import VIEW_DRAWS
 from model.distributed import Processes
 from model.gradients import backward
@@ -330,3 +332,15 @@ def test_the_map_is_what_the_towers_pool() -> None:
     vit_grid = vit.grid(torch.randn(2, 3, 16, 16))
     assert vit_grid.shape == (2, 4, vit.grid_channels)
     torch.testing.assert_close(vit_grid.mean(dim=2), torch.zeros(2, 4), atol=1e-5, rtol=0)  # ln_post
+
+
+def test_draws_are_a_samples_own_in_an_epoch() -> None:
+    order = Order(samples=40, global_batch=8, seed=3)
+    ids = np.arange(8)
+    draws = order.draws(0, ids, 20)
+    assert draws.shape == (8, 20) and draws.min() >= 0 and draws.max() < 1
+    assert (order.draws(4, ids[::-1], 20) == draws[::-1]).all()  # the same epoch, another step, another order
+    assert (order.draws(0, ids, 9) == draws[:, :9]).all()
+    assert len(np.unique(draws)) == 160
+    assert not np.isin(order.draws(5, ids, 20), draws).any()  # the next epoch
+    assert not np.isin(np.array(order.crops(0, ids)), draws).any()
