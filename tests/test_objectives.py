@@ -11,13 +11,13 @@ import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
 from ranks import run_ranks
-from shards_for_model import write_shards
+from shards_for_model import colour_samples, write_shards
 from small_runs import TEXT, TRAIN, VAL, assert_same_run, go, metrics, new_run
 from torch import Tensor
 
 from model.checkpoint import load_run
 from model.config import ClipConfig, PretrainConfig, ResNetConfig, TextConfig, TrainConfig, VitConfig
-from model.data import Order
+from model.data import Order, preprocess
 from model.data.views import VIEW_DRAWS
 from model.distributed import Processes
 from model.gradients import backward
@@ -300,6 +300,20 @@ def test_a_run_learns_and_is_read_back(kind: str, shards: str, tmp_path: Path) -
     with torch.no_grad():
         feature_BD = found.encode_image(_pixels(torch.zeros(2, 32, 32, 3)))
     assert feature_BD.isfinite().all() and len(feature_BD) == 2
+
+
+@pytest.mark.parametrize(("kind", "epochs"), [("bag_of_words", 16), ("captioning", 36)])
+def test_the_likeliest_words_name_the_colour_of_unseen_squares(kind: str, epochs: int, tmp_path: Path) -> None:
+    shards = write_shards(tmp_path / "shards", [(image, text.split(",")[0]) for image, text in colour_samples(80)])
+    train = {"epochs": epochs, "global_batch": 16, "learning_rate": 1e-2, "weight_decay": 0.0}
+    folder = new_run(tmp_path / "run", SMALL, {"kind": kind}, **train, checkpoint_every_steps=1000)
+    assert go(ALONE, folder, str(shards))
+    found = load_run(folder)
+    images = torch.stack([torch.from_numpy(preprocess(image, 32).copy()) for image, _ in colour_samples(20, seed=3)])
+    texts = found.tokenizer.encode([f"a {colour} square" for colour in ("red", "green", "blue", "yellow")])
+    with torch.no_grad():
+        scores_BT = found.objective.score_texts(_pixels(images), texts)
+    assert (scores_BT.argmax(dim=1) == torch.arange(20) % 4).float().mean() >= 0.9
 
 
 @pytest.mark.parametrize("kind", ["captioning", "moco"])

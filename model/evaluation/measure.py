@@ -107,6 +107,7 @@ def measure(evaluation: Evaluation, say: Say) -> Summary:
         temperature=1 / objective.scale,
         rows=[Row.of(found) for found in sets],
         sets=sets,
+        judged_by=objective.zero_shot,
         zero_shot_skipped=skipped,
         retrieval=retrieval,
     )

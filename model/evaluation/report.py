@@ -28,7 +28,6 @@ from model.evaluation.shards import Pair, Shards, first_pairs
 
 SAMPLES_SHOWN = 24
 CLASSES_SHOWN = 40
-SCORED = ("bag_of_words", "captioning")  # objectives that judge a text by the probability of its words
 CLASSES_IN_HEAT_MAP = 28
 PACKAGES = ("torch", "numpy", "scipy", "pillow", "simplejpeg", "safetensors", "matplotlib")
 
@@ -130,7 +129,6 @@ def render(summary: Summary, run: Path, shards: Shards, sets: Sequence[Evaluatio
         curves=curves.draw(curves.read_curves(run / METRICS), run_config),
         set_chart=_set_chart(summary.sets),
         views=views,
-        is_scored=run_config.objective.kind in SCORED,
         retrieval_sentence=story.retrieval_sentence(summary.retrieval),
         retrieval_chart=_retrieval_chart(summary),
         image_queries=image_queries,

@@ -170,6 +170,8 @@ class Summary(Result):
     temperature: float
     rows: list[Row]
     sets: list[SetResult]
+    judged_by: Literal["features", "scores", "none"] = "features"
+    """How the model tells which text describes an image; scores are mean log-probabilities of its words."""
     zero_shot_skipped: str = ""
     """Why there is no zero-shot accuracy, where sets were named and the model cannot judge texts."""
     retrieval: RetrievalResult
