@@ -6,7 +6,7 @@ import importlib.util
 import subprocess
 import sys
 
-PEERS = {"bench_matching": "ahocorasick", "bench_extract": "warcio", "bench_dedup": "duckdb"}
+PEERS = {"bench_matching": "ahocorasick", "bench_extract": "warcio", "bench_dedup": "duckdb", "bench_loss": "open_clip"}
 
 
 def main() -> int:

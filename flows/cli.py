@@ -24,6 +24,7 @@ import tyro  # noqa: E402 -- Prefect reads its settings at import, and tyro's co
 from pydantic import BaseModel, ValidationError  # noqa: E402
 
 from flows.recipes import RECIPES, Recipe, recipe  # noqa: E402
+from model.config import PretrainConfig, objective_named  # noqa: E402
 from pipeline.errors import InputError, WorkError  # noqa: E402
 
 USER_ERROR_STATUS = 2
@@ -149,7 +150,13 @@ def _configured(
     parser.add_argument("--workspace", default="")
     if command == "build-dataset":
         parser.add_argument("--until", choices=("selection", "shards"), default="shards")
+    if isinstance(default, PretrainConfig):
+        # The other options follow from it: those of tyro are the settings of the objective that the default has.
+        parser.add_argument("--objective.kind", dest="objective")
     ours, theirs = parser.parse_known_args(options)
+    others = vars(ours)
+    if isinstance(default, PretrainConfig) and (kind := others.pop("objective")):
+        default = default.model_copy(update={"objective": objective_named(kind)})
     config = tyro.cli(
         type(default),
         default=default,
@@ -158,7 +165,7 @@ def _configured(
         + (" [--until selection]" if command == "build-dataset" else ""),
         config=(tyro.conf.AvoidSubcommands, tyro.conf.FlagConversionOff),
     )
-    return config, vars(ours)
+    return config, others
 
 
 def _run_flow(command: str, pick: Callable[[Recipe], Any]) -> Callable[[list[str]], None]:

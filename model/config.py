@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from model.errors import InputError
 
@@ -148,6 +148,19 @@ class TrainConfig(Settings):
     adam_eps: float = Field(1e-6, gt=0, description="Adam's epsilon (1e-8 for the paper's ResNets)")
     weight_decay: float = Field(0.2, ge=0, description="Decoupled weight decay of all weights but gains and biases")
     precision: Literal["fp32", "bf16"] = Field("fp32", description="bf16 = autocast; weights stay fp32")
+    micro_batch: int = Field(
+        0,
+        ge=0,
+        description="Pairs that one process embeds at once, 0 = its whole share. Else every pair is embedded twice, and the "
+        "memory is that of so many pairs and the features of the others. A ResNet then normalises over so many pairs",
+        json_schema_extra=OPERATIONAL,
+    )
+    loss_tile: int = Field(
+        1_024,
+        ge=1,
+        description="Side of a tile of similarities; the contrastive loss holds a few such tiles at once",
+        json_schema_extra=OPERATIONAL,
+    )
     processes: int = Field(
         0,
         ge=0,
@@ -177,6 +190,99 @@ class TrainConfig(Settings):
     keep_checkpoints: int = Field(2, ge=1, description="Newest checkpoints kept", json_schema_extra=OPERATIONAL)
 
 
+class ContrastiveConfig(Settings):
+    """CLIP: pick each image's text out of the batch, and each text's image (figure 3)."""
+
+    kind: Literal["contrastive"] = "contrastive"
+
+
+class BagOfWordsContrastiveConfig(Settings):
+    """CLIP with a linear bag-of-words text encoder (figures 2 and 3)."""
+
+    kind: Literal["bag_of_words_contrastive"] = "bag_of_words_contrastive"
+
+
+class BagOfWordsConfig(Settings):
+    """Predict the words of an image's text, in no order (figure 2)."""
+
+    kind: Literal["bag_of_words"] = "bag_of_words"
+
+
+class CaptioningConfig(Settings):
+    """Predict each image's text word by word, forwards and backwards (the transformer of figure 2, "similar to VirTex").
+
+    The decoders have the width, layers and heads of `model.text`.
+    """
+
+    kind: Literal["captioning"] = "captioning"
+    dropout: float = Field(0.1, ge=0, lt=1, description="Dropout of the decoders (VirTex's)")
+
+
+class MaskedLmConfig(Settings):
+    """Predict words left out of a text from the rest and the image (ICMLM's head `tfm`, arXiv:2008.01392).
+
+    The transformer has the width, layers and heads of `model.text`.
+    """
+
+    kind: Literal["masked_lm"] = "masked_lm"
+    masked_share: float = Field(0.15, gt=0, lt=1, description="Words left out of a text; at least one is")
+    dropout: float = Field(0.1, ge=0, lt=1, description="Dropout of the transformer")
+
+
+class ConvirtConfig(Settings):
+    """ConVIRT (arXiv:2010.00747): contrastive with non-linear heads, fixed temperature and unequal directions."""
+
+    kind: Literal["convirt"] = "convirt"
+    temperature: float = Field(0.1, gt=0, description="Fixed temperature")
+    image_weight: float = Field(0.75, ge=0, le=1, description="Share of image-to-text in the loss")
+
+
+class SigmoidConfig(Settings):
+    """SigLIP (arXiv:2303.15343): each image and text of a batch judged as a pair or not, by itself."""
+
+    kind: Literal["sigmoid"] = "sigmoid"
+    init_scale: float = Field(10.0, gt=0, description="Factor of similarities at the start")
+    init_bias: float = Field(-10.0, description="Bias of the logits at the start: most pairs are none")
+
+
+class SimclrConfig(Settings):
+    """SimCLR (arXiv:2002.05709), images alone: pick the other view of an image out of the batch."""
+
+    kind: Literal["simclr"] = "simclr"
+    temperature: float = Field(0.1, gt=0, description="Fixed temperature")
+    head_dim: int = Field(128, ge=1, description="Dimensions in which views are compared")
+
+
+class MocoConfig(Settings):
+    """MoCo v2 (arXiv:2003.04297), images alone: pick the other view, by a slowly moving tower, out of earlier batches."""
+
+    kind: Literal["moco"] = "moco"
+    temperature: float = Field(0.2, gt=0, description="Fixed temperature")
+    head_dim: int = Field(128, ge=1, description="Dimensions in which views are compared")
+    momentum: float = Field(0.999, ge=0, lt=1, description="What the moving tower keeps of itself in a step")
+    queue: int = Field(65_536, ge=1, description="Views of earlier batches that are told apart from")
+
+
+Objective = Annotated[
+    ContrastiveConfig
+    | BagOfWordsContrastiveConfig
+    | BagOfWordsConfig
+    | CaptioningConfig
+    | MaskedLmConfig
+    | ConvirtConfig
+    | SigmoidConfig
+    | SimclrConfig
+    | MocoConfig,
+    Field(discriminator="kind", description="What is learned"),
+]
+
+
+def objective_named(kind: str) -> Objective:
+    """The defaults of an objective. Raises ValidationError that lists the kinds there are."""
+    found: Objective = TypeAdapter(Objective).validate_python({"kind": kind})
+    return found
+
+
 class PretrainConfig(Settings):
     """Everything that decides what a run learns."""
 
@@ -197,12 +303,21 @@ class PretrainConfig(Settings):
     )
     model: ClipConfig = ClipConfig()
     train: TrainConfig = TrainConfig()
+    objective: Objective = ContrastiveConfig()
 
     @model_validator(mode="after")
     def _batch_divides(self) -> PretrainConfig:
         if self.train.processes and self.train.global_batch % self.train.processes:
             raise ValueError(
                 f"global_batch {self.train.global_batch} is not divisible by {self.train.processes} processes"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _queue_holds_a_batch(self) -> PretrainConfig:
+        if isinstance(self.objective, MocoConfig) and self.objective.queue < self.train.global_batch:
+            raise ValueError(
+                f"objective.queue {self.objective.queue} is smaller than one global_batch of {self.train.global_batch}"
             )
         return self
 
@@ -214,6 +329,8 @@ def deciding_settings(config: PretrainConfig) -> dict[str, Any]:
         for name, field in TrainConfig.model_fields.items()
         if isinstance(field.json_schema_extra, dict) and field.json_schema_extra.get("operational")
     }
+    if config.model.vision.kind != "vit" and config.train.micro_batch:
+        operational.remove("micro_batch")  # batch norm normalises over it
     return config.model_dump(mode="json", exclude={"name": True, "dataset": True, "train": operational})
 
 

@@ -10,10 +10,9 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812
-from torch import Tensor
+from torch import Tensor, nn
 
 from model.checkpoint import Run, load_run
-from model.clip import CLIP
 from model.config import PretrainConfig
 from model.errors import InputError
 
@@ -40,13 +39,18 @@ def load_start(run_dir: Path, config: PretrainConfig) -> Run:
     return start
 
 
-def copy_weights(start: Run, model: CLIP) -> None:
-    """Put a run's weights into a model that differs in its resolution only."""
-    weights = start.model.state_dict()
-    for name, wanted in model.state_dict().items():
-        if name in GRIDS and len(wanted) != len(weights[name]):
-            weights[name] = resized(weights[name], len(wanted))
-    model.load_state_dict(weights)
+def copy_weights(start: Run, towers: nn.Module) -> None:
+    """Put a run's weights into towers that differ in their resolution only. Raises InputError if they are others."""
+    weights, wanted = start.objective.towers.state_dict(), towers.state_dict()
+    if weights.keys() != wanted.keys():
+        raise InputError(
+            f"start_from: the run {start.config.name!r} learned {start.config.objective.kind}, which has other towers; "
+            "start from a run of the same objective"
+        )
+    for name, tensor in wanted.items():
+        if name in GRIDS and len(tensor) != len(weights[name]):
+            weights[name] = resized(weights[name], len(tensor))
+    towers.load_state_dict(weights)
 
 
 def resized(position_LC: Tensor, length: int) -> Tensor:

@@ -27,9 +27,25 @@ class TorchvisionTower(nn.Module):
         for module in self.trunk.modules():
             if isinstance(module, ops.StochasticDepth):
                 module.p = 0.0
+        self.grid_channels: int = channels
         self.proj = nn.Linear(channels, embed_dim, bias=False)
         nn.init.normal_(self.proj.weight, std=channels**-0.5)
 
     def forward(self, image_BCHW: Tensor) -> Tensor:
         image_BD: Tensor = self.proj(self.trunk(image_BCHW))
         return image_BD
+
+    def grid(self, image_BCHW: Tensor) -> Tensor:
+        """The last map as (B, L, grid_channels), row by row."""
+        trunk = self.trunk
+        if isinstance(trunk, models.ResNet):
+            x_BCHW = trunk.maxpool(trunk.relu(trunk.bn1(trunk.conv1(image_BCHW))))
+            x_BCHW = trunk.layer4(trunk.layer3(trunk.layer2(trunk.layer1(x_BCHW))))
+        else:
+            x_BCHW = trunk.features(image_BCHW)
+        grid_BLC: Tensor = x_BCHW.flatten(2).transpose(1, 2)
+        return grid_BLC
+
+    def pool_parameters(self) -> list[nn.Parameter]:
+        """What `grid` has no use for."""
+        return list(self.proj.parameters())

@@ -24,13 +24,14 @@ from model.checkpoint import (
     require_final,
     tell,
 )
-from model.clip import CLIP
 from model.config import PretrainConfig
 from model.data import Dataset, Loader, Order, open_dataset
 from model.distributed import Processes
 from model.errors import InputError
 from model.files import sha256_file, write_text
 from model.metrics import Progress
+from model.objectives.build import build_objective
+from model.objectives.objective import Objective
 from model.optim import build_optimizer
 from model.start import copy_weights, load_start
 from model.tokenizer import TRAINED, Tokenizer
@@ -49,7 +50,7 @@ class Training:
     tokenizer: Tokenizer
     fingerprint: str
     processes: Processes
-    model: CLIP
+    objective: Objective
     wrapped: nn.Module
     optimizer: torch.optim.Optimizer
     progress: Progress
@@ -94,14 +95,14 @@ def prepare(run_dir: Path, config: PretrainConfig, shards: str, processes: Proce
     if done is not None:
         _reopen(run_dir, newest is not None, processes)
     torch.manual_seed(config.train.seed)
-    model = CLIP(config.model).to(processes.device).to(memory_format=torch.channels_last)
+    objective = build_objective(config).to(processes.device).to(memory_format=torch.channels_last)
     if config.start_from and newest is None:
-        copy_weights(load_start(run_dir, config), model)
-    optimizer = build_optimizer(model, config.train)
+        copy_weights(load_start(run_dir, config), objective.towers)
+    optimizer = build_optimizer(objective, config.train)
     step, loss = 0, math.nan
     if newest is not None:
         folder, checkpoint = newest
-        load_checkpoint(folder, model, optimizer)
+        load_checkpoint(folder, objective, optimizer)
         step, loss = checkpoint.step, checkpoint.loss
     training = Training(
         run_dir=run_dir,
@@ -111,8 +112,8 @@ def prepare(run_dir: Path, config: PretrainConfig, shards: str, processes: Proce
         tokenizer=tokenizer,
         fingerprint=identity,
         processes=processes,
-        model=model,
-        wrapped=processes.wrap(model),
+        objective=objective,
+        wrapped=processes.wrap(objective),
         optimizer=optimizer,
         progress=Progress(step, config.train.epochs * order.steps_per_epoch, processes.is_first),
         step=step,
@@ -179,7 +180,7 @@ def _say_nothing(message: str) -> None:
 
 def _introduce(training: Training) -> None:
     order, processes, say = training.order, training.processes, training.progress.say
-    parameters = sum(parameter.numel() for parameter in training.model.parameters())
+    parameters = sum(parameter.numel() for parameter in training.objective.parameters())
     say(f"{training.config.name}: {parameters:,} parameters, {training.tokenizer.vocab_size:,} tokens")
     say(
         f"{order.samples:,} samples, {training.steps:,} steps of {order.global_batch:,} "

@@ -25,10 +25,26 @@ class VisionTransformer(nn.Module):
         for parameter in (self.class_embedding, self.positional_embedding, self.proj):
             nn.init.normal_(parameter, std=width**-0.5)
 
+    @property
+    def grid_channels(self) -> int:
+        return self.transformer.width
+
+    def grid(self, image_BCHW: Tensor) -> Tensor:
+        """The patches' features (B, L, grid_channels), row by row."""
+        patch_BLC: Tensor = self.ln_post(self._tokens(image_BCHW)[:, 1:])
+        return patch_BLC
+
+    def pool_parameters(self) -> list[nn.Parameter]:
+        """What `grid` has no use for."""
+        return [self.proj]
+
     def forward(self, image_BCHW: Tensor) -> Tensor:
+        image_BD: Tensor = self.ln_post(self._tokens(image_BCHW)[:, 0]) @ self.proj
+        return image_BD
+
+    def _tokens(self, image_BCHW: Tensor) -> Tensor:
         patch_BLC = self.conv1(image_BCHW).flatten(2).transpose(1, 2)
         class_BLC = self.class_embedding.to(patch_BLC.dtype).expand(patch_BLC.shape[0], 1, -1)
         x_BLC = torch.cat([class_BLC, patch_BLC], dim=1) + self.positional_embedding.to(patch_BLC.dtype)
-        x_BLC = self.transformer(self.ln_pre(x_BLC))
-        image_BD: Tensor = self.ln_post(x_BLC[:, 0]) @ self.proj
-        return image_BD
+        tokens_BLC: Tensor = self.transformer(self.ln_pre(x_BLC))
+        return tokens_BLC

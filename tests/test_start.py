@@ -51,7 +51,7 @@ def test_a_run_starts_from_another_ones_weights_and_tokenizer(by_path: bool, sha
     (tmp_path / "runs" / "next").mkdir()
     training = prepare(tmp_path / "runs" / "next", configured(start_from=name), shards, ALONE)
     assert training is not None and training.step == 0
-    for one, other in zip(training.model.state_dict().values(), before.state_dict().values(), strict=True):
+    for one, other in zip(training.objective.towers.state_dict().values(), before.state_dict().values(), strict=True):
         assert torch.equal(one, other)
     first = (tmp_path / "runs" / "first" / "tokenizer.json").read_bytes()
     assert (tmp_path / "runs" / "next" / "tokenizer.json").read_bytes() == first

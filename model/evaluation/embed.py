@@ -45,6 +45,8 @@ class Tokenizer(Protocol):
 
 
 Say = Callable[[str], None]
+ScoreTexts = Callable[[Tensor, Tensor], Tensor]
+"""Normalised images (B, 3, H, W) and tokens (T, L) -> how well each text describes each image (B, T)."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,25 @@ class Embedder:
         return embedded
 
     def images(self, name: str, images: Sequence[tuple[str, ImageRef]], say: Say) -> Embedded:
-        """Decode in threads, one batch ahead of the model. Raises InputError if more than 1 % cannot be read."""
+        """Features of images. Raises InputError if more than 1 % cannot be read."""
+        return self._each(f"embedding {name}", name, images, self.towers.encode_image, say)
+
+    def scores(
+        self, score_texts: ScoreTexts, name: str, images: Sequence[tuple[str, ImageRef]], texts: Sequence[str], say: Say
+    ) -> Embedded:
+        """How well each text describes each image (N, len(texts)), in the place of features."""
+        tokens_TL = self.tokenizer.encode(list(texts)).to(self.device)
+        return self._each(f"scoring {name}", name, images, lambda image_BCHW: score_texts(image_BCHW, tokens_TL), say)
+
+    def _each(
+        self,
+        doing: str,
+        name: str,
+        images: Sequence[tuple[str, ImageRef]],
+        judge: Callable[[Tensor], Tensor],
+        say: Say,
+    ) -> Embedded:
+        """Decode in threads, one batch ahead of the model."""
         features: list[Tensor] = []
         rows: list[int] = []
         unreadable: list[Unreadable] = []
@@ -94,9 +114,9 @@ class Embedder:
                 else:
                     rows.append(row)
             if whole:
-                features.append(self._encode(np.stack(whole)))
+                features.append(self._judged(np.stack(whole), judge))
             done += len(part)
-            say(f"embedding {name} {done}/{len(images)}")
+            say(f"{doing} {done}/{len(images)}")
         check_readable(name, unreadable, len(images))
         features_ND = torch.cat(features)
         check_finite(name, features_ND)
@@ -135,10 +155,10 @@ class Embedder:
         except UnreadableError as error:
             return str(error)
 
-    def _encode(self, pixels_BHWC: NDArray[np.uint8]) -> Tensor:
+    def _judged(self, pixels_BHWC: NDArray[np.uint8], judge: Callable[[Tensor], Tensor]) -> Tensor:
         with torch.inference_mode():
             image_BCHW = normalise(torch.from_numpy(pixels_BHWC).to(self.device))
-            return self.towers.encode_image(image_BCHW).float().cpu()
+            return judge(image_BCHW).float().cpu()
 
     def _cache_key(self, digest: str, keys: list[str]) -> str:
         parts = [self.weights_sha256, PREPROCESSING, self.image_px, digest, keys]

@@ -170,6 +170,10 @@ class Summary(Result):
     temperature: float
     rows: list[Row]
     sets: list[SetResult]
+    judged_by: Literal["features", "scores", "none"] = "features"
+    """How the model tells which text describes an image; scores are mean log-probabilities of its words."""
+    zero_shot_skipped: str = ""
+    """Why there is no zero-shot accuracy, where sets were named and the model cannot judge texts."""
     retrieval: RetrievalResult
 
     @property
@@ -199,6 +203,8 @@ def table(summary: Summary) -> str:
     for name, share, chance in rows:
         interval = f"{100 * share.low:.1f} to {100 * share.high:.1f}"
         lines.append(f"{name:<{width}}  {100 * share.value:>10.1f}  {interval:<13}  {100 * chance:>8.1f}")
+    if summary.zero_shot_skipped:
+        lines.append(f"zero-shot skipped: {summary.zero_shot_skipped}")
     if retrieval.status == "skipped":
         lines.append(f"retrieval skipped: {retrieval.reason}")
     return "\n".join(lines)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from model.evaluation.embed import Embedded
 from model.evaluation.intervals import mean_of_classes, share_of
 from model.evaluation.mentions import Mentions
 from model.evaluation.results import ClassResult, SetResult, Unreadable, Verdict
@@ -35,8 +36,12 @@ def class_vectors(prompts_CTD: Tensor) -> Tensor:
 
 
 def predict(images_ND: Tensor, classes_CD: Tensor, labels_N: Tensor, scale: float) -> Predictions:
-    """Nearest class by cosine. Equal similarities go to the class of the lower number, whatever the label is."""
-    similarity_NC = functional.normalize(images_ND, dim=-1) @ classes_CD.T
+    """Nearest class by cosine."""
+    return choose(functional.normalize(images_ND, dim=-1) @ classes_CD.T, labels_N, scale)
+
+
+def choose(similarity_NC: Tensor, labels_N: Tensor, scale: float) -> Predictions:
+    """The class of the highest similarity, or score. Equals go to the class of the lower number, whatever the label is."""
     order_NC = similarity_NC.argsort(dim=1, descending=True, stable=True)
     predicted_N = order_NC[:, 0]
     probability_NC = (scale * similarity_NC).softmax(dim=1)
@@ -57,13 +62,45 @@ def measure_set(
     confidence: float,
     mentions: Mentions,
 ) -> SetResult:
-    """Every figure of one set.
+    """Every figure of one set, by features of images and prompts.
 
     `rows` are the numbers of the samples that `images_ND` belongs to, `mentions` is about the set's class names.
     """
-    labels_N = torch.tensor([found.samples[row].label for row in rows], dtype=torch.long)
+    labels_N = labels_of(found, rows)
     whole = predict(images_ND, class_vectors(prompts_CTD), labels_N, scale)
     single = predict(images_ND, class_vectors(prompts_CTD[:, :1]), labels_N, scale)
+    return result_of(found, rows, unreadable, whole, single, confidence, mentions)
+
+
+def measure_scored_set(
+    found: EvaluationSet,
+    scores: Embedded,
+    confidence: float,
+    mentions: Mentions,
+) -> SetResult:
+    """Every figure of one set, by a score for each image and prompt (classes, then templates); templates are averaged."""
+    labels_N = labels_of(found, scores.rows)
+    score_NCT = scores.features.view(len(scores.rows), len(found.class_names), len(found.templates))
+    whole, single = choose(score_NCT.mean(dim=2), labels_N, 1.0), choose(score_NCT[:, :, 0], labels_N, 1.0)
+    return result_of(found, scores.rows, scores.unreadable, whole, single, confidence, mentions)
+
+
+def labels_of(found: EvaluationSet, rows: Sequence[int]) -> Tensor:
+    """The labels of the samples of these numbers."""
+    return torch.tensor([found.samples[row].label for row in rows], dtype=torch.long)
+
+
+def result_of(
+    found: EvaluationSet,
+    rows: Sequence[int],
+    unreadable: Sequence[Unreadable],
+    whole: Predictions,
+    single: Predictions,
+    confidence: float,
+    mentions: Mentions,
+) -> SetResult:
+    """Every figure of one set, from what was predicted by all templates and by the first alone."""
+    labels_N = labels_of(found, rows)
     right_N, right_single_N = whole.rank == 0, single.rank == 0
     classes, images = len(found.class_names), len(rows)
     images_C = labels_N.bincount(minlength=classes).tolist()
