@@ -224,11 +224,11 @@ class BuildDatasetConfig(Settings):
     images: ImageConfig = ImageConfig()
     shards: ShardConfig = ShardConfig()
     buckets: int = Field(
-        1,
-        ge=1,
+        0,
+        ge=0,
         le=1_024,
         description="Tasks into which a statement that needs a view of all rows is cut, by hash of its key; the answer is the "
-        "same, each reads all rows' keys and holds its share of them (say 100 million)",
+        "same, each reads all rows' keys and holds its share of them. 0 = as many as keep a share in query.memory_limit_mb",
         json_schema_extra=SPEED_ONLY,
     )
     query: QueryConfig = QueryConfig()
