@@ -82,15 +82,16 @@ def build_dataset(
             finish(config, funnel, selected)
             raise InputError(f"no pair is left to download: {funnel.summary()}. Loosen the rule that drops most")
         if until == "selection":
-            describe_dataset(config, verdicts, pairs, balanced, None, funnel, data)
+            describe_dataset(config, verdicts, pairs, balanced, [], funnel, data)
             return finish(config, funnel, selected)
         parts = cut_parts(config, selected, data)
         downloads = download_parts(config, parts, data)
         funnel.add("download", downloads)
         images = judge_images(config, parts, downloads, space, data)
         funnel.add("images", [images])
-        shards = pack_shards(config, images, downloads, funnel, data)
-        describe_dataset(config, verdicts, pairs, balanced, shards, funnel, data)
+        taken_down = find_taken_down(config, images, selected, space, data)
+        shards = pack_shards(config, images, taken_down, downloads, funnel, data)
+        describe_dataset(config, verdicts, pairs, balanced, [taken_down, shards], funnel, data)
         return finish(config, funnel, shards)
 
 
@@ -315,11 +316,11 @@ def describe_dataset(
     verdicts: Sequence[StageResult],
     pairs: Sequence[StageResult],
     balanced: Balanced,
-    shards: StageResult | None,
+    packed: Sequence[StageResult],
     funnel: Funnel,
     data: DatasetFolders,
 ) -> None:
-    """Count what is in the data set and write its card."""
+    """Count what is in the data set and write its card; `packed` is what was taken down and the shards, where there are any."""
     from pipeline.audit import AUDIT, QUERY_AUDIT, AuditConfig, QueryAuditConfig
     from pipeline.card import CARD, CardConfig, read_markdown
 
@@ -332,7 +333,7 @@ def describe_dataset(
             run_whole("query audit", partial(QUERY_AUDIT.run, balanced.told, data.whole("query_audit"), curve))
         )
     told = CardConfig(config=config, funnel=funnel.told())
-    sources = [*_folders(audits), *([shards.out] if shards else [])]
+    sources = [*_folders(audits), *_folders(packed)]
     card = run_whole("card", partial(CARD.run, sources, data.whole("card"), told))
     publish_card(config.name, read_markdown(card.out))
 
@@ -395,9 +396,21 @@ def require_scores(config: BuildDatasetConfig) -> list[ImageScoresConfig]:
     return [plan(config.images, config.query)]
 
 
+def find_taken_down(
+    config: BuildDatasetConfig, images: StageResult, selected: StageResult, space: Workspace, data: DatasetFolders
+) -> StageResult:
+    """Which of the pairs `wit takedown` was asked to keep out, for whatever data set."""
+    from pipeline.tombstones import TAKEN_DOWN, TakenDownConfig
+
+    tombstones = [space.tombstones] if space.tombstones.exists() else []
+    sources, query = [images.out, selected.out, *tombstones], TakenDownConfig(query=config.query)
+    return run_whole("take-downs", partial(TAKEN_DOWN.run, sources, data.whole("taken_down"), query))
+
+
 def pack_shards(
     config: BuildDatasetConfig,
     images: StageResult,
+    taken_down: StageResult,
     downloads: Sequence[StageResult],
     funnel: Funnel,
     data: DatasetFolders,
@@ -406,7 +419,7 @@ def pack_shards(
     from pipeline.shards import SHARDS, ShardsConfig
 
     settings = ShardsConfig(config=config, funnel=funnel.told())
-    sources = [images.out, *_folders(downloads)]
+    sources = [images.out, taken_down.out, *_folders(downloads)]
     return run_whole("shards", partial(SHARDS.run, sources, data.shards, settings))
 
 

@@ -23,9 +23,11 @@ from pipeline.card_charts import curve_mermaid, curve_svg, histogram
 from pipeline.card_text import html_cell, html_text, is_number, markdown_cell, markdown_text
 from pipeline.config import BuildDatasetConfig
 from pipeline.errors import InputError
+from pipeline.query import query_rows
 from pipeline.settings import Settings
 from pipeline.shards import MANIFEST_FILE
 from pipeline.stage import Counts, FunnelStage, Stage, deciding_settings, read_record
+from pipeline.tombstones import TAKEN_DOWN_FILE
 
 MARKDOWN_FILE = "card.md"
 HTML_FILE = "card.html"
@@ -74,16 +76,18 @@ class Facts:
 
 
 def _card(sources: Sequence[UPath], out: Path, config: CardConfig) -> Counts:
-    """`sources` are the folders of AUDIT and, where they exist, QUERY_AUDIT and SHARDS, in any order: stage.json tells which."""
+    """`sources` is the folder of AUDIT and, where they exist, those of QUERY_AUDIT, TAKEN_DOWN and SHARDS, in any order."""
     found = {record.stage: folder for folder in sources if (record := read_record(folder)) is not None}
-    unknown = sorted(found.keys() - {"audit", "query_audit", "shards"})
+    unknown = sorted(found.keys() - {"audit", "query_audit", "taken_down", "shards"})
     if "audit" not in found or len(found) < len(sources) or unknown:
         raise InputError(
-            f"card: needs the finished folder of audit, and may have those of query_audit and shards, one of each; got "
-            f"{', '.join(map(str, sources)) or 'none'}"
+            "card: needs the finished folder of audit, and may have those of query_audit, taken_down and shards, one of each; "
+            f"got {', '.join(map(str, sources)) or 'none'}"
         )
     manifest = json.loads((found["shards"] / MANIFEST_FILE).read_bytes()) if "shards" in found else None
     audit = read_audit(found["audit"])
+    if "taken_down" in found:
+        audit = _without(audit, found["taken_down"])
     facts = Facts(
         config=config.config,
         funnel=config.funnel or _funnel_of(manifest, audit),
@@ -97,6 +101,14 @@ def _card(sources: Sequence[UPath], out: Path, config: CardConfig) -> Counts:
 
 
 CARD = Stage("card", _card)
+
+
+def _without(audit: Audit, taken_down: UPath) -> Audit:
+    """The audit without the captions of pairs that were taken down; its numbers stay."""
+    wanted = [row.pair_id for row in audit.samples]
+    hits = query_rows("taken_down_among", taken_down=taken_down / TAKEN_DOWN_FILE, pair_ids=wanted)
+    gone = {row["pair_id"] for row in hits}
+    return audit.model_copy(update={"samples": tuple(row for row in audit.samples if row.pair_id not in gone)})
 
 
 def _funnel_of(manifest: Mapping[str, Any] | None, audit: Audit) -> list[FunnelStage]:
