@@ -22,6 +22,7 @@ from pipeline.card_blocks import Cell, Chart, Prose, Quotes, Section, Table
 from pipeline.card_charts import curve_mermaid, curve_svg, histogram
 from pipeline.card_text import html_cell, html_text, is_number, markdown_cell, markdown_text
 from pipeline.config import BuildDatasetConfig
+from pipeline.croissant import LICENCE
 from pipeline.errors import InputError
 from pipeline.query import query_rows
 from pipeline.settings import Settings
@@ -33,7 +34,6 @@ MARKDOWN_FILE = "card.md"
 HTML_FILE = "card.html"
 MARKDOWN_ROWS = 20  # of a table in card.md; card.html scrolls
 LANGUAGES_TOLD = 10
-LICENCE = "URLs and captions; the images belong to their owners and keep their licences."
 
 
 class CardConfig(Settings):

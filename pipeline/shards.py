@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict
 from upath import UPath
 
 from pipeline.config import BuildDatasetConfig
+from pipeline.croissant import write_croissant
 from pipeline.curate import counts_of
 from pipeline.download import RESULTS_FILE
 from pipeline.errors import InputError
@@ -107,7 +108,10 @@ def write_overlap(file: Path, verdicts: UPath, taken_down: UPath, query: QueryCo
 
 
 def write_manifest(out: Path, manifest: Row, splits: dict[str, list[Row]], taken_down: int) -> None:
-    """Write `manifest.json` beside the new overlap: `manifest` with these shards, and how many samples were taken down."""
+    """Write `manifest.json`: `manifest` with these shards, and how many samples were taken down; from it `croissant.json`.
+
+    `out` has the overlap and the samples.parquet of each split already.
+    """
     digest = hashlib.sha256()
     for shard in itertools.chain.from_iterable(splits.get(split, []) for split in SPLITS):
         digest.update(shard["sha256"].encode())
@@ -126,6 +130,7 @@ def write_manifest(out: Path, manifest: Row, splits: dict[str, list[Row]], taken
     }
     text = json.dumps(whole, sort_keys=True, indent=2, ensure_ascii=False) + "\n"
     (out / MANIFEST_FILE).write_text(text, encoding="utf-8")
+    write_croissant(out, whole, SAMPLES_FILE)
 
 
 def _pack(packed: Path, downloads: Sequence[UPath], out: Path, quality: int) -> dict[str, list[Row]]:

@@ -208,7 +208,7 @@ def test_the_manifest_tells_the_truth(packed: StageResult, sources: list[UPath])
     listed = {
         shard[name] for entry in manifest["splits"].values() for shard in entry["shards"] for name in ("file", "index")
     }
-    others = {"manifest.json", "overlap.parquet", "train/samples.parquet", "val/samples.parquet"}
+    others = {"manifest.json", "croissant.json", "overlap.parquet", "train/samples.parquet", "val/samples.parquet"}
     assert set(files_of(packed.out)) == listed | others
 
 
