@@ -91,7 +91,9 @@ def build_dataset(
         funnel.add("images", [images])
         taken_down = find_taken_down(config, images, selected, space, data)
         shards = pack_shards(config, images, taken_down, downloads, funnel, data)
-        describe_dataset(config, verdicts, pairs, balanced, [taken_down, shards], funnel, data)
+        pictures = draw_pictures(config, shards, images, taken_down, downloads, data)
+        packed = [taken_down, shards, pictures]
+        describe_dataset(config, verdicts, pairs, balanced, packed, funnel, data)
         return finish(config, funnel, shards)
 
 
@@ -311,6 +313,21 @@ def select_pairs(
     return run_whole("selection", partial(SELECTED.run, sources, data.whole("selected"), rules))
 
 
+def draw_pictures(
+    config: BuildDatasetConfig,
+    shards: StageResult,
+    images: StageResult,
+    taken_down: StageResult,
+    downloads: Sequence[StageResult],
+    data: DatasetFolders,
+) -> StageResult:
+    """Some images of the shards, and some duplicates beside what stands for them, for the card."""
+    from pipeline.pictures import PICTURES, PicturesConfig
+
+    sources, chosen = [shards.out, images.out, taken_down.out, *_folders(downloads)], PicturesConfig(query=config.query)
+    return run_whole("pictures", partial(PICTURES.run, sources, data.whole("pictures"), chosen))
+
+
 def describe_dataset(
     config: BuildDatasetConfig,
     verdicts: Sequence[StageResult],
@@ -320,7 +337,7 @@ def describe_dataset(
     funnel: Funnel,
     data: DatasetFolders,
 ) -> None:
-    """Count what is in the data set and write its card; `packed` is what was taken down and the shards, where there are any."""
+    """Count what is in the data set and write its card; `packed` is what was taken down, shards and pictures, if any."""
     from pipeline.audit import AUDIT, QUERY_AUDIT, AuditConfig, QueryAuditConfig
     from pipeline.card import CARD, CardConfig, read_markdown
 

@@ -8,6 +8,7 @@ from flows.workspace import DatasetFolders, Workspace, only_writer
 from pipeline.block_lines import ListName
 from pipeline.card import CARD, CardConfig
 from pipeline.errors import InputError
+from pipeline.pictures import PICTURES, PicturesConfig
 from pipeline.query import QueryConfig
 from pipeline.stage import read_record
 from pipeline.takedown import TakenDown, finish, take_down
@@ -27,7 +28,7 @@ def takedown(space: Workspace, dataset: str, lists: Mapping[ListName, Sequence[s
         raise InputError("give at least one list of what to take down: --tombstones, --urls, --hosts or --sha256")
     with only_writer(data.root):
         done = _take_down(space, data, query)
-        _tell_card(data)
+        _tell_card(data, query)
     return (
         f"{data.shards}: {done.samples:,} samples taken down, {done.shards:,} shards written anew; tombstones new to the "
         f"workspace: {new:,}. The downloads still hold the images: {data.whole('downloads')}"
@@ -46,10 +47,12 @@ def _take_down(space: Workspace, data: DatasetFolders, query: QueryConfig) -> Ta
     return take_down(shards, verdicts, taken_down.out, query)
 
 
-def _tell_card(data: DatasetFolders) -> None:
+def _tell_card(data: DatasetFolders, query: QueryConfig) -> None:
     """Write the card again, if there is one: it must not show what is gone."""
     card = read_record(data.whole("card"))
     if card is not None:
-        told = [data.whole(stage) for stage in ("audit", "query_audit", "taken_down")]
+        shown = [data.shards, data.whole("image_verdicts"), data.whole("taken_down"), *data.parts("downloads")]
+        PICTURES.run(shown, data.whole("pictures"), PicturesConfig(query=query))
+        told = [data.whole(stage) for stage in ("audit", "query_audit", "taken_down", "pictures")]
         sources = [folder for folder in (*told, data.shards) if read_record(folder) is not None]
         CARD.run(sources, data.whole("card"), CardConfig.model_validate(card.config))

@@ -20,7 +20,8 @@ from upath import UPath
 from pipeline.audit import Audit, QueryAudit, SampleRow, SourceRow, read_audit, read_query_audit
 from pipeline.card_blocks import Cell, Chart, Prose, Quotes, Section, Table
 from pipeline.card_charts import curve_mermaid, curve_svg, histogram
-from pipeline.card_text import html_cell, html_text, is_number, markdown_cell, markdown_text
+from pipeline.card_gallery import gallery
+from pipeline.card_text import html_cell, html_text, is_number, markdown_cell, markdown_text, shown
 from pipeline.config import BuildDatasetConfig
 from pipeline.croissant import LICENCE
 from pipeline.errors import InputError
@@ -34,6 +35,7 @@ MARKDOWN_FILE = "card.md"
 HTML_FILE = "card.html"
 MARKDOWN_ROWS = 20  # of a table in card.md; card.html scrolls
 LANGUAGES_TOLD = 10
+OTHER_SOURCES = ("query_audit", "taken_down", "shards", "pictures")  # stages, beside the audit
 
 
 class CardConfig(Settings):
@@ -52,6 +54,7 @@ class Facts:
     audit: Audit
     queries: QueryAudit | None
     manifest: Mapping[str, Any] | None
+    gallery: Sequence[Section] = ()
 
     @property
     def samples(self) -> dict[str, int]:
@@ -76,13 +79,13 @@ class Facts:
 
 
 def _card(sources: Sequence[UPath], out: Path, config: CardConfig) -> Counts:
-    """`sources` is the folder of AUDIT and, where they exist, those of QUERY_AUDIT, TAKEN_DOWN and SHARDS, in any order."""
+    """`sources` is the folder of AUDIT and, where they exist, those of OTHER_SOURCES, in any order."""
     found = {record.stage: folder for folder in sources if (record := read_record(folder)) is not None}
-    unknown = sorted(found.keys() - {"audit", "query_audit", "taken_down", "shards"})
+    unknown = sorted(found.keys() - {"audit", *OTHER_SOURCES})
     if "audit" not in found or len(found) < len(sources) or unknown:
         raise InputError(
-            "card: needs the finished folder of audit, and may have those of query_audit, taken_down and shards, one of each; "
-            f"got {', '.join(map(str, sources)) or 'none'}"
+            f"card: needs the finished folder of audit, and may have one of each of {', '.join(OTHER_SOURCES)}; got "
+            f"{', '.join(map(str, sources)) or 'none'}"
         )
     manifest = json.loads((found["shards"] / MANIFEST_FILE).read_bytes()) if "shards" in found else None
     audit = read_audit(found["audit"])
@@ -94,6 +97,7 @@ def _card(sources: Sequence[UPath], out: Path, config: CardConfig) -> Counts:
         audit=audit,
         queries=read_query_audit(found["query_audit"]) if "query_audit" in found else None,
         manifest=manifest,
+        gallery=gallery(found["pictures"]) if "pictures" in found else [],
     )
     (out / MARKDOWN_FILE).write_text(front_matter(facts) + markdown(facts), encoding="utf-8")
     (out / HTML_FILE).write_text(page(facts), encoding="utf-8")
@@ -149,6 +153,7 @@ def sections(facts: Facts) -> list[Section]:
             "Chosen by a hash, not for being good; whatever a rule takes away can be looked at here.",
             [*_quotes(audit)],
         ),
+        *facts.gallery,
         Section(
             "web",
             "Hosts and languages",
@@ -290,6 +295,7 @@ def _datasheet(facts: Facts) -> list[Prose]:
     more = f", and {len(facts.languages) - LANGUAGES_TOLD} more" if len(facts.languages) > LANGUAGES_TOLD else ""
     pii = ", ".join(f"{row.kind} in {row.kept:,}" for row in audit.pii or ())
     sets = len(facts.config.images.evaluation_sets)
+    taken_down = (facts.manifest or {}).get("taken_down", 0)
     text = {
         "Motivation": [
             "Images with captions from the web, for learning images from language (CLIP, arXiv 2103.00020, section 2.2).",
@@ -322,6 +328,7 @@ def _datasheet(facts: Facts) -> list[Prose]:
         "Maintenance": [
             "A build from the same inputs has the same digest.",
             "A pair is named by its pair_id; wit why tells its way, from the page to the shard.",
+            f"Taken down on request so far: {taken_down:,} images; wit takedown takes addresses, hosts, checksums and pair_ids.",
         ],
     }
     return [Prose(title, sentences) for title, sentences in text.items()]
@@ -399,6 +406,7 @@ def _render(template: str, facts: Facts, *, autoescape: bool) -> str:
         "css_class": lambda cell: Markup(' class="number"') if is_number(cell) else "",
         "markdown_cell": markdown_cell,
         "markdown_text": markdown_text,
+        "shown": shown,
         "rule": lambda cell: "---:" if is_number(cell) else "---",
         "kind": lambda block: type(block).__name__,
     }
