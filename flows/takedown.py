@@ -53,6 +53,8 @@ def _tell_card(data: DatasetFolders, query: QueryConfig) -> None:
     if card is not None:
         shown = [data.shards, data.whole("image_verdicts"), data.whole("taken_down"), *data.parts("downloads")]
         PICTURES.run(shown, data.whole("pictures"), PicturesConfig(query=query))
-        told = [data.whole(stage) for stage in ("audit", "query_audit", "taken_down", "pictures")]
-        sources = [folder for folder in (*told, data.shards) if read_record(folder) is not None]
+        # In the order of the build, so that it finds the card done.
+        audits = [data.whole(stage) for stage in ("audit", "query_audit")]
+        told = [*audits, data.whole("taken_down"), data.shards, data.whole("pictures")]
+        sources = [folder for folder in told if read_record(folder) is not None]
         CARD.run(sources, data.whole("card"), CardConfig.model_validate(card.config))

@@ -147,7 +147,7 @@ def _records(split: str, samples: str) -> Json:
         f"{split}/key",
         "sc:Text",
         "The sample's number within its split.",
-        {"fileSet": images, "extract": {"fileProperty": "filename"}, "transform": {"regex": r"^(\d+)\.jpg$"}},
+        {"fileSet": images, "extract": {"fileProperty": "filename"}, "transform": {"regex": r"^(\d+)"}},
     )
     key["references"] = {"fileObject": {"@id": samples}, "extract": {"column": "key"}}
     image = {"fileSet": images, "extract": {"fileProperty": "content"}}
