@@ -6,6 +6,7 @@ import errno
 import hashlib
 import itertools
 import json
+import os
 from collections.abc import Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -23,7 +24,7 @@ from pipeline.errors import InputError
 from pipeline.images import IMAGE_VERDICTS_FILE, OVERLAP_COUNTS_FILE, OVERLAP_FILE
 from pipeline.jpeg import as_rgb, size_px
 from pipeline.query import QueryConfig, query_rows, query_to_parquet
-from pipeline.stage import Counts, FunnelStage, Stage, deciding_settings, input_digest
+from pipeline.stage import Counts, FunnelStage, OutputFile, Stage, deciding_settings, input_digest, is_local
 from pipeline.tars import ShardWriter
 from pipeline.tombstones import TAKEN_DOWN, TAKEN_DOWN_FILE
 
@@ -33,6 +34,7 @@ MANIFEST_FILE = "manifest.json"
 SAMPLES_FILE = "samples.parquet"
 ROWS_AT_ONCE = 256  # images in memory, and requests at once to an object store
 TOOLS = ("duckdb", "img2dataset", "opencv-python-headless", "pyarrow", "simplejpeg")
+EXTRA_JSON = json.JSONEncoder(ensure_ascii=False, sort_keys=True)  # made once: json.dumps makes one per call
 SAMPLE_FIELDS = (
     "pair_id",
     "url",
@@ -96,6 +98,16 @@ def _shards(sources: Sequence[UPath], out: Path, settings: ShardsConfig) -> Coun
     return Counts(rows_in=rows_in, rows_kept=rows - taken, dropped={TAKEN_DOWN.name: taken} if taken else {})
 
 
+def _tars(out: Path) -> dict[str, OutputFile]:
+    """The tars, as the manifest tells of them."""
+    splits = json.loads((out / MANIFEST_FILE).read_bytes())["splits"]
+    return {
+        shard["file"]: OutputFile(sha256=shard["sha256"], size_bytes=shard["size_bytes"])
+        for split in splits.values()
+        for shard in split["shards"]
+    }
+
+
 SHARDS = Stage(
     "shards", _shards, sql=("shard_order", "shard_samples", "shard_overlap", "shard_overlap_counts"), version=3
 )
@@ -148,19 +160,31 @@ def _with_images(packed: Path, downloads: Sequence[UPath]) -> Iterator[tuple[Row
 
     Of a pair that was taken down no image is read. Raises InputError if a tar is not there or ends before an image does.
     """
+    roots = [part.path for part in downloads]
     for batch in pq.ParquetFile(packed).iter_batches(ROWS_AT_ONCE):
         rows: list[Row] = [{**row, "folder": downloads[row["part"]]} for row in batch.to_pylist()]
         wanted = [row for row in rows if not row["is_taken_down"]]
-        images = iter(
-            downloads[0].fs.cat_ranges(
-                [(row["folder"] / row["tar"]).path for row in wanted],
-                [row["image_offset"] for row in wanted],
-                [row["image_offset"] + row["stored_bytes"] for row in wanted],
-                on_error="return",
-            )
-        )
+        paths = [f"{roots[row['part']]}/{row['tar']}" for row in wanted]
+        starts = [row["image_offset"] for row in wanted]
+        ends = [row["image_offset"] + row["stored_bytes"] for row in wanted]
+        if is_local(downloads[0]):
+            images = map(_range, paths, starts, ends)
+        else:
+            images = iter(downloads[0].fs.cat_ranges(paths, starts, ends, on_error="return"))
         for row in rows:
             yield row, b"" if row["is_taken_down"] else _whole(row, next(images))
+
+
+def _range(path: str, start: int, end: int) -> bytes | Exception:
+    """Bytes of a local file, fewer if it ends before; the error if it cannot be read."""
+    try:
+        file = os.open(path, os.O_RDONLY)
+    except OSError as error:
+        return error
+    try:
+        return os.pread(file, end - start, start)
+    finally:
+        os.close(file)
 
 
 def _whole(row: Row, image: bytes | Exception) -> bytes:
@@ -202,7 +226,7 @@ def _broken(row: Row, problem: str) -> InputError:
 
 def _extra(row: Row) -> bytes:
     """What the sample's .json holds."""
-    return json.dumps({field: row[field] for field in SAMPLE_FIELDS}, ensure_ascii=False, sort_keys=True).encode()
+    return EXTRA_JSON.encode({field: row[field] for field in SAMPLE_FIELDS}).encode()
 
 
 def _without_folders(value: Any) -> Any:

@@ -12,7 +12,7 @@ import json
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -94,19 +94,25 @@ class StageResult:
         return self.record.counts
 
 
+def _none_known(_: Path) -> dict[str, OutputFile]:
+    return {}
+
+
 @dataclass(frozen=True)
 class Stage(Generic[ConfigT]):
     """A named piece of work from files to files.
 
     `work(sources, out, config)` reads `sources` (files, or folders of earlier stages), writes into the empty local folder `out`
     and returns its counts. `sql` names the SQL files whose text the output depends on; `version` is raised when the
-    Python code changes what it writes.
+    Python code changes what it writes. `known(out)` tells checksums that the work took while it wrote, of files too large to
+    be read again for theirs.
     """
 
     name: str
     work: Callable[[Sequence[UPath], Path, ConfigT], Counts]
     sql: tuple[str, ...] = ()
     version: int = 1
+    known: Callable[[Path], dict[str, OutputFile]] = _none_known
 
     def run(self, sources: Sequence[UPath], out: UPath, config: ConfigT) -> StageResult:
         """Do the work unless `out` already holds it."""
@@ -129,7 +135,7 @@ class Stage(Generic[ConfigT]):
             sql=sql,
             inputs=inputs,
             counts=counts,
-            outputs=describe_files(scratch),
+            outputs=describe_files(scratch, self.known(scratch)),
             seconds=round(time.monotonic() - started, 3),
         )
         _publish(scratch, out, record)
@@ -264,9 +270,11 @@ def replace_file(new: Path, target: UPath) -> None:
         target.fs.put_file(str(new), target.path)
 
 
-def describe_files(folder: Path) -> dict[str, OutputFile]:
-    """All files below a folder, by their path in it."""
-    return {str(path.relative_to(folder)): _describe(path) for path in _files_below(folder)}
+def describe_files(folder: Path, known: Mapping[str, OutputFile] | None = None) -> dict[str, OutputFile]:
+    """All files below a folder, by their path in it; those that are not `known` are read."""
+    known = known or {}
+    names = [str(path.relative_to(folder)) for path in _files_below(folder)]
+    return {name: known[name] if name in known else _describe(folder / name) for name in names}
 
 
 def _files_below(folder: Path) -> list[Path]:

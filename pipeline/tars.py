@@ -25,6 +25,12 @@ INDEX_SCHEMA = pa.schema(
     }
 )
 
+WRITE_BYTES = 1 << 18  # written and added to the checksum at once
+NAME_BYTES = 100
+# The header behind the name, for which and for the size (of 11 zeros here) the checksum is that of the rest.
+REST = tarfile.TarInfo("").tobuf(tarfile.USTAR_FORMAT)[NAME_BYTES:]
+REST_SUM = sum(REST[:24]) + sum(REST[35:48]) + sum(REST[56:]) + 8 * ord(" ")
+
 
 class UstarWriter:
     """A ustar file being written: no times, no owners, so that the same members give the same bytes."""
@@ -32,31 +38,48 @@ class UstarWriter:
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
         self._digest = hashlib.sha256()
+        self._waiting: list[bytes] = []
+        self._waiting_bytes = 0
         self.size_bytes = 0
 
     def add(self, name: str, data: bytes) -> int:
         """Append a member. Returns where its data starts."""
-        member = tarfile.TarInfo(name)
-        member.size = len(data)
-        self._write(member.tobuf(tarfile.USTAR_FORMAT))
-        offset = self.size_bytes
-        self._write(data)
-        self._pad(tarfile.BLOCKSIZE)
+        offset = self.size_bytes + tarfile.BLOCKSIZE
+        self._write(header(name, len(data)), data, bytes(-len(data) % tarfile.BLOCKSIZE))
         return offset
 
     def end(self) -> str:
         """Write the end of the archive. Returns the sha256 of the whole file."""
         self._write(bytes(2 * tarfile.BLOCKSIZE))
-        self._pad(tarfile.RECORDSIZE)
+        self._write(bytes(-self.size_bytes % tarfile.RECORDSIZE))
+        self._flush()
         return self._digest.hexdigest()
 
-    def _pad(self, multiple: int) -> None:
-        self._write(bytes(-self.size_bytes % multiple))
+    def _write(self, *data: bytes) -> None:
+        self._waiting += data
+        size_bytes = sum(map(len, data))
+        self._waiting_bytes += size_bytes
+        self.size_bytes += size_bytes
+        if self._waiting_bytes >= WRITE_BYTES:
+            self._flush()
 
-    def _write(self, data: bytes) -> None:
+    def _flush(self) -> None:
+        data = b"".join(self._waiting)
         self._file.write(data)
         self._digest.update(data)
-        self.size_bytes += len(data)
+        self._waiting, self._waiting_bytes = [], 0
+
+
+def header(name: str, size: int) -> bytes:
+    """What tarfile.TarInfo writes for a file of that name and size, in a tenth of the time: all other fields are always the same.
+
+    Raises ValueError if the name is not ASCII or longer than 100 bytes, or the file larger than 8 GiB, where ustar ends.
+    """
+    named, sized = name.encode("ascii").ljust(NAME_BYTES, b"\0"), b"%011o" % size
+    if len(named) > NAME_BYTES or len(sized) > 11:
+        raise ValueError(f"{name[:NAME_BYTES]}: {size} bytes: no ustar header for such a name or size")
+    checksum = b"%06o" % (REST_SUM + sum(named) + sum(sized))
+    return b"".join((named, REST[:24], sized, REST[35:48], checksum, REST[54:]))
 
 
 class ShardWriter:

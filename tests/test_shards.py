@@ -19,6 +19,7 @@ import pytest
 import simplejpeg
 import webdataset
 from downloaded_parts import Pair, finished, write_facts, write_part, write_taken_down
+from kills import killed
 from PIL import Image
 from upath import UPath
 
@@ -29,6 +30,7 @@ from pipeline.images import IMAGE_VERDICTS, ImageVerdictsConfig, image_sources
 from pipeline.query import QueryConfig, query_to_parquet
 from pipeline.shards import SHARDS, ShardsConfig, _whole, _without_folders
 from pipeline.stage import FunnelStage, StageResult
+from pipeline.tars import header
 
 FUNNEL = (FunnelStage(stage="found", rows_in=60, rows_kept=52, dropped={"no_caption": 8}),)
 
@@ -263,6 +265,31 @@ def test_the_order_of_downloads_does_not_show(packed: StageResult, tmp_path: Pat
     again = SHARDS.run(others, UPath(tmp_path / "shards"), config_of())
     assert (others[2] / "00000.tar").read_bytes() != b"" and not again.was_done
     assert files_of(again.out) == files_of(packed.out)
+
+
+@pytest.mark.parametrize("step", [1, 4, 8, 13, 19])
+def test_killed_while_packing_and_run_again_the_bytes_are_the_same(
+    packed: StageResult, sources: list[UPath], tmp_path: Path, step: int
+) -> None:
+    """A step is a file that is opened for writing, removed or renamed."""
+    out = UPath(tmp_path / "shards")
+    assert killed(step, SHARDS.run, sources, out, config_of())
+    assert not out.exists()
+    again = SHARDS.run(sources, out, config_of())
+    assert not again.was_done and files_of(out) == files_of(packed.out)
+
+
+@pytest.mark.parametrize(("name", "size"), [("000000001.jpg", 12_345), ("x" * 100, 0), ("a.json", 8 * 1024**3 - 1)])
+def test_headers_are_those_of_tarfile(name: str, size: int) -> None:
+    member = tarfile.TarInfo(name)
+    member.size = size
+    assert header(name, size) == member.tobuf(tarfile.USTAR_FORMAT)
+
+
+@pytest.mark.parametrize(("name", "size"), [("x" * 101, 0), ("a.json", 8 * 1024**3), ("ü.jpg", 1)])
+def test_what_ustar_cannot_name_is_refused(name: str, size: int) -> None:
+    with pytest.raises(ValueError):
+        header(name, size)
 
 
 def test_another_seed_is_another_order(packed: StageResult, sources: list[UPath], tmp_path: Path) -> None:
