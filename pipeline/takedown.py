@@ -71,14 +71,15 @@ def take_down(shards: UPath, verdicts: UPath, taken_down: UPath, query: QueryCon
     inputs = record.inputs | {TAKEN_DOWN_INPUT: input_digest(taken_down)}
     if inputs == record.inputs:
         return TakenDown(0, 0)
-    gone = taken_down / TAKEN_DOWN_FILE
-    (wanted,) = query_rows("taken_down_samples", query, verdicts=verdicts / IMAGE_VERDICTS_FILE, taken_down=gone)
+    tables = {"verdicts": verdicts / IMAGE_VERDICTS_FILE, "taken_down": taken_down / TAKEN_DOWN_FILE}
+    (wanted,) = query_rows("taken_down_samples", query, **tables)
     with _scratch(shards) as scratch:
         done = _rewrite(shards, verdicts, taken_down, scratch, query)
         rows_in, rows_kept = record.counts.rows_in, record.counts.rows_kept - done.samples
-        if rows_in - rows_kept != wanted["samples"]:
+        gone = rows_in - rows_kept
+        if gone != wanted["samples"]:
             raise InputError(f"{shards}: lacks samples that no tombstone speaks of any more; {BUILD_AGAIN}")
-        counts = Counts(rows_in=rows_in, rows_kept=rows_kept, dropped={TAKEN_DOWN.name: rows_in - rows_kept})
+        counts = Counts(rows_in=rows_in, rows_kept=rows_kept, dropped={TAKEN_DOWN.name: gone} if gone else {})
         record = changed_record(record, inputs, counts, record.outputs | describe_files(scratch))
         (scratch / MARKER).write_text(record.model_dump_json(indent=2))
     finish(shards)

@@ -214,6 +214,18 @@ def test_a_shard_that_loses_all_its_samples_stays_as_an_empty_tar(built: Built, 
     assert len(open_dataset(shards.path).train) == len(rows) - len(ids)
 
 
+def test_tombstones_that_hit_no_sample_change_no_byte_but_the_next_build_finds_all_done(
+    built: Built, tmp_path: Path
+) -> None:
+    table = UPath(tmp_path / "table.parquet")
+    (tmp_path / "urls.txt").write_text("http://nobody.example/a.jpg\n")
+    add_tombstones(tombstone_files({"urls": [str(tmp_path / "urls.txt")]}), table, QUERY)
+    before = files_of(Path(built.data.shards.path))
+    assert take_down(built.data.shards, built.verdicts, built.taken_down(table), QUERY) == TakenDown(0, 0)
+    assert files_of(Path(built.data.shards.path)) == before
+    assert built.packed(built.data.shards, table).was_done
+
+
 def test_shards_in_an_object_store(built: Built, tombstones: UPath, expected: dict[str, bytes], tmp_path: Path) -> None:
     remote = UPath("memory://test-takedown/shards")
     for file in Path(built.data.shards.path).rglob("*"):
