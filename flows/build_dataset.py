@@ -82,15 +82,18 @@ def build_dataset(
             finish(config, funnel, selected)
             raise InputError(f"no pair is left to download: {funnel.summary()}. Loosen the rule that drops most")
         if until == "selection":
-            describe_dataset(config, verdicts, pairs, balanced, None, funnel, data)
+            describe_dataset(config, verdicts, pairs, balanced, [], funnel, data)
             return finish(config, funnel, selected)
         parts = cut_parts(config, selected, data)
         downloads = download_parts(config, parts, data)
         funnel.add("download", downloads)
         images = judge_images(config, parts, downloads, space, data)
         funnel.add("images", [images])
-        shards = pack_shards(config, images, downloads, funnel, data)
-        describe_dataset(config, verdicts, pairs, balanced, shards, funnel, data)
+        taken_down = find_taken_down(config, images, selected, space, data)
+        shards = pack_shards(config, images, taken_down, downloads, funnel, data)
+        pictures = draw_pictures(config, shards, images, taken_down, downloads, data)
+        packed = [taken_down, shards, pictures]
+        describe_dataset(config, verdicts, pairs, balanced, packed, funnel, data)
         return finish(config, funnel, shards)
 
 
@@ -224,13 +227,19 @@ def judge_pairs(
     rules = RulesConfig.of(config.curate, config.query)
     both = zip(pairs, blocked, strict=True) if blocked else zip(pairs, strict=True)
     ruled = _parts("rules", RULES, [(_folders(parts), rules) for parts in both], data, "rules")
-    buckets = [
-        RepeatsConfig.of(config.curate, config.query, number, config.buckets) for number in range(config.buckets)
-    ]
+    count = bucket_count(config, ruled)
+    buckets = [RepeatsConfig.of(config.curate, config.query, number, count) for number in range(count)]
     repeats = _parts("repeats", REPEATS, [(_folders(ruled), bucket) for bucket in buckets], data, "repeats")
     verdicts = PairVerdictsConfig(query=config.query)
     work = [([part.out, *_folders(repeats)], verdicts) for part in ruled]
     return _parts("verdicts", PAIR_VERDICTS, work, data, "verdicts")
+
+
+def bucket_count(config: BuildDatasetConfig, parts: Sequence[StageResult]) -> int:
+    """Into how many buckets the rows of `parts` are cut."""
+    from pipeline.repeats import buckets_for
+
+    return config.buckets or buckets_for(sum(part.counts.rows_in for part in parts), config.query)
 
 
 def balance_pairs(
@@ -266,9 +275,8 @@ def balance_pairs(
 
     # Drawing is done pair by pair, so part by part; the paper's cap ranks all pairs of a query, so query by query.
     whole = BalanceBucket(balance=balance)
-    buckets = [
-        BalanceBucket(balance=balance, number=number, buckets=config.buckets) for number in range(config.buckets)
-    ]
+    count = bucket_count(config, verdicts)
+    buckets = [BalanceBucket(balance=balance, number=number, buckets=count) for number in range(count)]
     is_cap = balance.mode == "cap"
     if is_cap:
         work = [([counts.out, *_folders(matches)], bucket) for bucket in buckets]
@@ -310,16 +318,31 @@ def select_pairs(
     return run_whole("selection", partial(SELECTED.run, sources, data.whole("selected"), rules))
 
 
+def draw_pictures(
+    config: BuildDatasetConfig,
+    shards: StageResult,
+    images: StageResult,
+    taken_down: StageResult,
+    downloads: Sequence[StageResult],
+    data: DatasetFolders,
+) -> StageResult:
+    """Some images of the shards, and some duplicates beside what stands for them, for the card."""
+    from pipeline.pictures import PICTURES, PicturesConfig
+
+    sources, chosen = [shards.out, images.out, taken_down.out, *_folders(downloads)], PicturesConfig(query=config.query)
+    return run_whole("pictures", partial(PICTURES.run, sources, data.whole("pictures"), chosen))
+
+
 def describe_dataset(
     config: BuildDatasetConfig,
     verdicts: Sequence[StageResult],
     pairs: Sequence[StageResult],
     balanced: Balanced,
-    shards: StageResult | None,
+    packed: Sequence[StageResult],
     funnel: Funnel,
     data: DatasetFolders,
 ) -> None:
-    """Count what is in the data set and write its card."""
+    """Count what is in the data set and write its card; `packed` is what was taken down, shards and pictures, if any."""
     from pipeline.audit import AUDIT, QUERY_AUDIT, AuditConfig, QueryAuditConfig
     from pipeline.card import CARD, CardConfig, read_markdown
 
@@ -332,7 +355,7 @@ def describe_dataset(
             run_whole("query audit", partial(QUERY_AUDIT.run, balanced.told, data.whole("query_audit"), curve))
         )
     told = CardConfig(config=config, funnel=funnel.told())
-    sources = [*_folders(audits), *([shards.out] if shards else [])]
+    sources = [*_folders(audits), *_folders(packed)]
     card = run_whole("card", partial(CARD.run, sources, data.whole("card"), told))
     publish_card(config.name, read_markdown(card.out))
 
@@ -395,9 +418,21 @@ def require_scores(config: BuildDatasetConfig) -> list[ImageScoresConfig]:
     return [plan(config.images, config.query)]
 
 
+def find_taken_down(
+    config: BuildDatasetConfig, images: StageResult, selected: StageResult, space: Workspace, data: DatasetFolders
+) -> StageResult:
+    """Which of the pairs `wit takedown` was asked to keep out, for whatever data set."""
+    from pipeline.tombstones import TAKEN_DOWN, TakenDownConfig
+
+    tombstones = [space.tombstones] if space.tombstones.exists() else []
+    sources, query = [images.out, selected.out, *tombstones], TakenDownConfig(query=config.query)
+    return run_whole("take-downs", partial(TAKEN_DOWN.run, sources, data.whole("taken_down"), query))
+
+
 def pack_shards(
     config: BuildDatasetConfig,
     images: StageResult,
+    taken_down: StageResult,
     downloads: Sequence[StageResult],
     funnel: Funnel,
     data: DatasetFolders,
@@ -406,7 +441,7 @@ def pack_shards(
     from pipeline.shards import SHARDS, ShardsConfig
 
     settings = ShardsConfig(config=config, funnel=funnel.told())
-    sources = [images.out, *_folders(downloads)]
+    sources = [images.out, taken_down.out, *_folders(downloads)]
     return run_whole("shards", partial(SHARDS.run, sources, data.shards, settings))
 
 

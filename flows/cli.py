@@ -14,7 +14,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from types import FrameType
-from typing import Any, Literal, TypeVar
+
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from flows.console import is_told_in_one_line, quiet_engine, quiet_environment
 
@@ -26,6 +27,9 @@ from pydantic import BaseModel, ValidationError  # noqa: E402
 from flows.recipes import RECIPES, Recipe, recipe  # noqa: E402
 from model.config import PretrainConfig, objective_named  # noqa: E402
 from pipeline.errors import InputError, WorkError  # noqa: E402
+
+if TYPE_CHECKING:
+    from pipeline.block_lines import ListName
 
 USER_ERROR_STATUS = 2
 FAILURE_STATUS = 1
@@ -40,6 +44,7 @@ From the web to a zero-shot classifier:
   wit build-dataset RECIPE        crawl or read pairs, filter, download, pack shards (--until selection: no download)
   wit pretrain RECIPE             train CLIP on them
   wit evaluate RECIPE             zero-shot accuracy, retrieval, report.html
+  wit takedown DATASET            take images out of a data set and out of all later ones (--urls, --hosts, --sha256 FILE)
   wit build-queries [NAME]        the paper's list of queries, from Wikipedia, WordNet or your own lists
 
 Models of other programs (docs/weights.md):
@@ -322,6 +327,42 @@ def _verify(arguments: list[str]) -> None:
     print(f"{folder}: {found.samples:,} samples in {found.shards:,} shards, all as promised")
 
 
+@dataclass
+class TakedownOptions(WorkspaceOption):
+    """Take pairs out of the shards of a data set, and out of all that is built in this workspace from now on.
+
+    The lists are as those of block.*; without one, what is known in the workspace is applied.
+    """
+
+    dataset: tyro.conf.Positional[str] = ""
+    """Name of the data set."""
+    tombstones: tuple[str, ...] = ()
+    """pair_ids or image URLs: text files, or Parquet or CSV with a column pair_id or url."""
+    urls: tuple[str, ...] = ()
+    """Text files of image URLs."""
+    hosts: tuple[str, ...] = ()
+    """Text files of hosts of images, with all their subdomains."""
+    sha256: tuple[str, ...] = ()
+    """Text files of checksums of images, in hex, of the bytes as they were on the web."""
+
+
+def _takedown(arguments: list[str]) -> None:
+    from flows.takedown import takedown
+    from flows.workspace import Workspace
+    from pipeline.query import QueryConfig
+
+    options = tyro.cli(TakedownOptions, args=arguments, prog="wit takedown")
+    if not options.dataset:
+        raise InputError("give a data set and a list: wit takedown tiny --urls urls.txt")
+    lists: dict[ListName, tuple[str, ...]] = {
+        "tombstones": options.tombstones,
+        "urls": options.urls,
+        "hosts": options.hosts,
+        "sha256": options.sha256,
+    }
+    print(takedown(Workspace.at(options.workspace), options.dataset, lists, QueryConfig()))
+
+
 def _tiny_web(arguments: list[str]) -> None:
     from flows.tiny_web import serve
     from pipeline.tiny_web.config import TinyWebConfig
@@ -342,6 +383,7 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "why": _why,
     "card": _card,
     "verify": _verify,
+    "takedown": _takedown,
     "tiny-web": _tiny_web,
 }
 

@@ -98,6 +98,11 @@ class Workspace:
     def evaluation_sets(self) -> UPath:
         return self.root / "evaluation_sets"
 
+    @property
+    def tombstones(self) -> UPath:
+        """All that was ever asked to be taken down; every build leaves it out."""
+        return self.root / "tombstones.parquet"
+
     def shards(self, dataset: str) -> UPath:
         """Folder of shards of a data set given by name, or by path if it holds a slash."""
         return UPath(dataset) if "/" in dataset else self.dataset(dataset).shards

@@ -31,7 +31,7 @@ MAX_ROW_BYTES = 1 << 20  # of CSV, whose other columns may be long
 SHOWN_CHARS = 200  # of a line that cannot be used
 BOM = b"\xef\xbb\xbf"
 
-ListName = Literal["hosts", "urls", "words", "tombstones", "scores"]
+ListName = Literal["hosts", "urls", "words", "tombstones", "scores", "sha256"]
 Format = Literal["text", "CSV", "Parquet"]
 FORMATS: dict[ListName, tuple[Format, ...]] = {
     "hosts": ("text",),
@@ -39,8 +39,9 @@ FORMATS: dict[ListName, tuple[Format, ...]] = {
     "words": ("text",),
     "tombstones": ("text", "CSV", "Parquet"),
     "scores": ("Parquet",),
+    "sha256": ("text",),
 }
-LISTS = tuple(FORMATS)
+LISTS: tuple[ListName, ...] = ("hosts", "urls", "words", "tombstones", "scores")  # of a build
 _FORMATS_OF_ENDINGS: dict[str, Format] = {"csv": "CSV", "parquet": "Parquet", "pq": "Parquet"}  # others are text
 _COMPRESSED = re.compile(r"\.(?:gz|bz2|xz|zst|zip)$")
 KEY_COLUMNS = ("pair_id", "url")
@@ -49,7 +50,7 @@ HARMLESS = frozenset(("empty", "comment"))  # what a list may hold beside its en
 LINES_SCHEMA = pa.schema(
     [
         ("list", pa.string()),
-        ("key", pa.string()),  # what `value` is: host, url, word or pair_id
+        ("key", pa.string()),  # what `value` is: host, url, word, pair_id or sha256
         ("value", pa.string()),  # in normal form; of a line that cannot be used, its start
         ("score", pa.float64()),
         ("file", pa.string()),
@@ -93,11 +94,11 @@ class Line(NamedTuple):
     drop_reason: str | None
 
 
-def check_format(name: ListName, path: str) -> None:
+def check_format(name: ListName, path: str, option: str) -> None:
     """Raise InputError if the list takes no files of the format that the ending of `path` tells."""
     if _format(path) not in FORMATS[name]:
         takes = " or ".join(FORMATS[name])
-        raise InputError(f"{path}: {SECTION}.{name} takes {takes}, this is {_format(path)} by its ending; convert it")
+        raise InputError(f"{path}: {option} takes {takes}, this is {_format(path)} by its ending; convert it")
 
 
 def write_lines(file: BlockFile, score_column: str, writer: TableWriter) -> None:
@@ -281,6 +282,7 @@ Normal = tuple[str, str]  # key and value
 _SINKS = ("0.0.0.0", "127.0.0.1", "::", "::1")
 _HOST = re.compile(r"\[[0-9A-Fa-f:.]+\]|[^\s/?#@\\:\[\]]+")
 _PAIR_ID = re.compile(r"[0-9a-fA-F]{32}")
+_SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 
 
 def _host(text: str) -> Normal | None:
@@ -308,10 +310,15 @@ def _pair_id_or_url(text: str) -> Normal | None:
     return ("pair_id", text.lower()) if _PAIR_ID.fullmatch(text) else _url(text)
 
 
+def _sha256(text: str) -> Normal | None:
+    return ("sha256", text.lower()) if _SHA256.fullmatch(text) else None
+
+
 _NORMAL: dict[ListName, Callable[[str], Normal | None]] = {
     "hosts": _host,
     "urls": _url,
     "words": _word,
     "tombstones": _pair_id_or_url,
     "scores": _pair_id_or_url,
+    "sha256": _sha256,
 }

@@ -93,7 +93,7 @@ def plan(config: BlockConfig, query: QueryConfig) -> BlockListsConfig:
     for name in LISTS:
         option = f"{SECTION}.{name}"
         for path in dict.fromkeys(path for pattern in getattr(config, name) for path in expand(pattern, option)):
-            check_format(name, path)
+            check_format(name, path, option)
             files.append(BlockFile(name=name, path=path, sha256=sha256_file(path, option)))
     return BlockListsConfig(files=tuple(files), score_column=config.score_column, query=query)
 
