@@ -351,7 +351,19 @@ def download_parts(config: BuildDatasetConfig, parts: Sequence[StageResult], dat
     """The images of each part."""
     from pipeline.download import DOWNLOAD
 
-    return _parts("download", DOWNLOAD, [([part.out], config.download) for part in parts], data, "downloads")
+    hashes = block_hashes(config, data)
+    work = [([part.out, *hashes], config.download) for part in parts]
+    return _parts("download", DOWNLOAD, work, data, "downloads")
+
+
+def block_hashes(config: BuildDatasetConfig, data: DatasetFolders) -> list[UPath]:
+    """The hashes of images that must not be kept, in one folder; none without a list."""
+    from pipeline.blocked_hashes import BLOCK_HASHES, plan_hashes
+
+    if not config.download.block_hashes:
+        return []
+    wanted = plan_hashes(config.download.block_hashes, config.query)
+    return [run_whole("block hashes", partial(BLOCK_HASHES.run, (), data.whole("block_hashes"), wanted)).out]
 
 
 def judge_images(

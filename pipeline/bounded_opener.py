@@ -37,6 +37,8 @@ REDIRECTS = frozenset({301, 302, 303, 307, 308})
 # Another try may end otherwise: these statuses (and those from 500 on), and what goes wrong on the way.
 PASSING_STATUSES = frozenset({408, 425, 429})
 PASSING_REASONS = frozenset({"timeout", "dns", "connection", "fetch_failed"})
+# Neither the URL nor the hash: what is on such a list is told by no log.
+BLOCKED_HASH = ("blocked_hash", "its bytes are on a list of download.block_hashes")
 
 Address = tuple[socket.AddressFamily, Any]
 
@@ -131,16 +133,18 @@ class BoundedResponse:
         response: http.client.HTTPResponse,
         max_bytes: int,
         named: Callable[[], Any],
+        is_blocked: Callable[[bytes], bool],
         on_body: Callable[[bytes], None],
     ) -> None:
         self.headers = response.headers
         self._response = response
         self._max_bytes = max_bytes
         self._named = named
+        self._is_blocked = is_blocked
         self._on_body = on_body
 
     def read(self) -> bytes:
-        """The body. Raises FetchError if it is too large, cut off or late."""
+        """The body. Raises FetchError if it is too large, cut off, late, or on a block list."""
         with self._named():
             announced = self._response.length
             if announced is not None and announced > self._max_bytes:
@@ -150,6 +154,8 @@ class BoundedResponse:
                 raise FetchError("not_an_image", f"cut off: {len(body)} of {announced} bytes came")
             if is_cut_off(body):
                 raise FetchError("not_an_image", f"cut off: the JPEG of {len(body)} bytes has no end")
+            if self._is_blocked(body):
+                raise FetchError(*BLOCKED_HASH)
         self._on_body(body)
         return body
 
@@ -172,18 +178,20 @@ class BoundedOpener(urllib.request.OpenerDirector):
     """An opener for `urllib.request.install_opener`, safe for any number of threads.
 
     It introduces itself as `config.user_agent`, whatever the request says; `on_first_use` is called before the first
-    URL, `on_body` with each body that came whole.
+    URL, `is_blocked` with each body that came whole, before anyone else sees it, and `on_body` if it is not.
     """
 
     def __init__(
         self,
         config: DownloadConfig,
         on_first_use: Callable[[], None] = lambda: None,
+        is_blocked: Callable[[bytes], bool] = lambda body: False,
         on_body: Callable[[bytes], None] = lambda body: None,
     ) -> None:
         super().__init__()
         self._config = config
         self._on_first_use: Callable[[], None] | None = on_first_use
+        self._is_blocked = is_blocked
         self._on_body = on_body
         self._tls = ssl.create_default_context()  # 26 ms of work: once for the process, not once for each image
         self._addresses = functools.lru_cache(CACHED_HOSTS)(_addresses_of)
@@ -205,7 +213,8 @@ class BoundedOpener(urllib.request.OpenerDirector):
         named = functools.partial(self._naming_errors, url)
         with named():
             deadline = Deadline(time.monotonic() + self._config.image_deadline_s, self._config.timeout_s)
-            return BoundedResponse(self._follow(url, deadline), self._config.max_image_bytes, named, self._on_body)
+            response = self._follow(url, deadline)
+        return BoundedResponse(response, self._config.max_image_bytes, named, self._is_blocked, self._on_body)
 
     @contextmanager
     def _naming_errors(self, url: str) -> Iterator[None]:

@@ -138,6 +138,13 @@ class DownloadConfig(Settings):
         description="Our name in an X-Robots-Tag that speaks to one agent only",
     )
     allow_private_addresses: bool = Field(False, description="Fetch from private and loopback addresses too")
+    # Not of the fingerprint, for the lists' hashes are: they come to the download as a source.
+    block_hashes: tuple[str, ...] = Field(
+        (),
+        description="Text files of MD5 or SHA-256 hashes, in hex, one a line; an image whose bytes as they came have one is "
+        "not kept; * matches many files",
+        json_schema_extra=SPEED_ONLY,
+    )
 
 
 class ImageConfig(Settings):

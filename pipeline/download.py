@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from upath import UPath
 
+from pipeline.blocked_hashes import local_hashes
 from pipeline.bounded_opener import FetchError
 from pipeline.config import DownloadConfig
 from pipeline.errors import WorkError
@@ -71,8 +72,12 @@ class DownloadError(WorkError):
 
 
 def _download(sources: Sequence[UPath], out: Path, config: DownloadConfig) -> Counts:
-    """`sources` is one selected part; `out` gets the tars of img2dataset and `results.parquet`, one row per pair."""
-    (selected,) = sources
+    """`out` gets the tars of img2dataset and `results.parquet`, one row per pair.
+
+    `sources` is one selected part, and what BLOCK_HASHES wrote if the configuration names such lists.
+    """
+    selected, *hashes = sources
+    assert len(hashes) == bool(config.block_hashes), "a list of what must not be kept is never left out"
     part = f"{selected.parent.name}/{selected.name}"
     work = out / ".fetch"
     work.mkdir()
@@ -82,7 +87,14 @@ def _download(sources: Sequence[UPath], out: Path, config: DownloadConfig) -> Co
     fetched.mkdir()
     if rows:
         fetched = work / "images"
-        spec = FetchSpec(requests=requests, rows=rows, out=fetched, config=config, parent_pid=os.getpid())
+        spec = FetchSpec(
+            requests=requests,
+            rows=rows,
+            out=fetched,
+            config=config,
+            block_hashes=next((local_hashes(folder, work) for folder in hashes), None),
+            parent_pid=os.getpid(),
+        )
         _run_img2dataset(part, spec)
         _check_books(part, spec)
     counts = _collect(requests, fetched, out, rows)

@@ -22,6 +22,7 @@ from typing import cast
 
 from pydantic import BaseModel, ConfigDict
 
+from pipeline.blocked_hashes import BlockedHashes
 from pipeline.bounded_opener import BoundedOpener
 from pipeline.config import DownloadConfig
 from pipeline.originals import OriginalsLog
@@ -44,6 +45,7 @@ class FetchSpec(BaseModel):
     rows: int
     out: Path  # a folder that does not exist yet
     config: DownloadConfig
+    block_hashes: Path | None = None  # what the stage BLOCK_HASHES wrote
     parent_pid: int
 
 
@@ -97,7 +99,14 @@ def _prepare_process(spec: FetchSpec, parent_pid: int) -> None:
     decode_upright()
     mark = spec.out.with_name(OPENER_USED_FILE)
     originals = OriginalsLog(spec.out.parent, os.getpid())
-    urllib.request.install_opener(BoundedOpener(spec.config, on_first_use=mark.touch, on_body=originals.add))
+    blocked = BlockedHashes(spec.block_hashes) if spec.block_hashes else None
+    opener = BoundedOpener(
+        spec.config,
+        on_first_use=mark.touch,
+        is_blocked=blocked.holds if blocked else lambda body: False,
+        on_body=originals.add,
+    )
+    urllib.request.install_opener(opener)
 
 
 def _leave_out_imports() -> None:

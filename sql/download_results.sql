@@ -21,7 +21,7 @@ with outcomes as (
                 nullif(
                     regexp_extract(
                         fetched.error_message,
-                        '^(http_[0-9]{3}|timeout|too_large|too_many_redirects|not_an_image|private_address|dns|connection): ',
+                        '^(http_[0-9]{3}|timeout|too_large|too_many_redirects|not_an_image|blocked_hash|private_address|dns|connection): ',
                         1
                     ),
                     ''

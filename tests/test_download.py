@@ -11,6 +11,7 @@ import socket
 import struct
 import subprocess
 import sys
+import tarfile
 import threading
 import time
 import urllib.parse
@@ -32,6 +33,7 @@ from PIL import ExifTags, Image
 from upath import UPath
 
 from pipeline import download as download_module
+from pipeline.blocked_hashes import BLOCK_HASHES, plan_hashes
 from pipeline.bounded_opener import BoundedOpener, FetchError
 from pipeline.config import DownloadConfig
 from pipeline.download import DOWNLOAD, DownloadError
@@ -64,6 +66,7 @@ def bomb_png(side_px: int) -> bytes:
 
 GOOD = jpeg(320, 240)
 SMALL = jpeg(96, 64, seed=1)
+KNOWN, KNOWN_TOO = jpeg(120, 90, seed=5), jpeg(120, 90, seed=6)
 PNG, TURNED = io.BytesIO(), io.BytesIO()
 EXIF = Image.Exif()
 EXIF[ExifTags.Base.Orientation] = 6  # the camera was held upright
@@ -75,6 +78,8 @@ ANSWERS: dict[str, tuple[int, dict[str, str], bytes]] = {
     "/drawing.png": (200, {}, PNG.getvalue()),
     "/turned.jpg": (200, {}, TURNED.getvalue()),
     "/other-agent.jpg": (200, {"X-Robots-Tag": "otherbot: noai"}, jpeg(160, 160, seed=2)),
+    "/known.jpg": (200, {}, KNOWN),
+    "/known-too.jpg": (200, {}, KNOWN_TOO),
     "/redirect.jpg": (302, {"Location": "/good.jpg"}, b""),
     "/spaced name.jpg": (200, {}, jpeg(80, 80, seed=3)),
     "/noai.jpg": (200, {"X-Robots-Tag": "noimageai"}, GOOD),
@@ -98,6 +103,8 @@ EXPECTED = {
     "drawing.png": "ok",
     "turned.jpg": "ok",
     "other-agent.jpg": "ok",
+    "known.jpg": "blocked_hash",
+    "known-too.jpg": "blocked_hash",
     "redirect.jpg": "ok",
     "spaced name.jpg": "ok",
     "noai.jpg": "opted_out_image",
@@ -219,8 +226,12 @@ def fetched(server: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any,
     urls = [f"{server}/{name}" for name in EXPECTED] + [refused, "http://no-such-host.invalid/a.jpg", "gopher://x/a"]
     folder = tmp_path_factory.mktemp("download")
     Misbehaving.asked.clear()
-    counts = run_stage(write_part(folder / "selected" / "part-00000", urls), folder / "out", config())
-    return counts, folder / "out"
+    known = folder / "known.txt"
+    known.write_text(f"{hashlib.md5(KNOWN).hexdigest()}\n{hashlib.sha256(KNOWN_TOO).hexdigest().upper()}\n")
+    settings = config(block_hashes=[str(known)])
+    hashes = BLOCK_HASHES.run((), UPath(folder / "hashes"), plan_hashes(settings.block_hashes, QueryConfig())).out
+    part = write_part(folder / "selected" / "part-00000", urls)
+    return DOWNLOAD.run([part, hashes], UPath(folder / "out"), settings).counts, folder / "out"
 
 
 def by_name(out: Path, *columns: str) -> dict[str, Any]:
@@ -270,6 +281,16 @@ def test_settled_answers_are_asked_for_once_and_honestly(fetched: tuple[Any, Pat
     assert Misbehaving.asked["/404.jpg"] == 1
     assert Misbehaving.asked["/500.jpg"] == 2, "one retry"
     assert Misbehaving.agents == {config().user_agent}
+
+
+def test_nothing_is_kept_of_a_blocked_image(fetched: tuple[Any, Path]) -> None:
+    _, out = fetched
+    told = ("its bytes are on a list of download.block_hashes",)
+    row = by_name(out, "error", "sha256", "original_bytes", "tar", "width_px")["known.jpg"]
+    assert row == (f"blocked_hash: {told[0]}", None, None, None, None)
+    assert Misbehaving.asked["/known.jpg"] == 1, "it is not fetched once more"
+    with tarfile.open(out / "00000.tar") as tar:
+        assert len(tar.getnames()) == 2 * 7  # an image and its JSON
 
 
 def test_errors_are_the_same_words_for_the_same_cause(fetched: tuple[Any, Path]) -> None:
