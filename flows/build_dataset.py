@@ -85,8 +85,7 @@ def build_dataset(
             describe_dataset(config, verdicts, pairs, balanced, None, funnel, data)
             return finish(config, funnel, selected)
         parts = cut_parts(config, selected, data)
-        downloads = download_parts(config, parts, data)
-        funnel.add("download", downloads)
+        downloads = download_parts(config, parts, funnel, data)
         images = judge_images(config, parts, downloads, space, data)
         funnel.add("images", [images])
         shards = pack_shards(config, images, downloads, funnel, data)
@@ -347,13 +346,28 @@ def cut_parts(config: BuildDatasetConfig, selected: StageResult, data: DatasetFo
     return _parts("cut", SELECTED_PART, work, data, "parts")
 
 
-def download_parts(config: BuildDatasetConfig, parts: Sequence[StageResult], data: DatasetFolders) -> list[StageResult]:
-    """The images of each part."""
+def download_parts(
+    config: BuildDatasetConfig, parts: Sequence[StageResult], funnel: Funnel, data: DatasetFolders
+) -> list[StageResult]:
+    """The images of each part; then, part by part again, those of each later pass over the rows that failed."""
+    from pipeline.config import MOST_RETRY_PASSES
     from pipeline.download import DOWNLOAD
+    from pipeline.retry import RETRY, RetryConfig, final_counts
 
     hashes = block_hashes(config, data)
-    work = [([part.out, *hashes], config.download) for part in parts]
-    return _parts("download", DOWNLOAD, work, data, "downloads")
+    first = [([part.out, *hashes], config.download) for part in parts]
+    passes = [_parts("download", DOWNLOAD, first, data, "downloads")]
+    for number in range(1, config.download.retry_passes + 1):
+        again = RetryConfig(download=config.download, number=number)
+        both = zip(parts, passes[-1], strict=True)
+        work = [([part.out, earlier.out, *hashes], again) for part, earlier in both]
+        passes.append(_parts(f"retry {number}", RETRY, work, data, f"retries_{number}"))
+    for number in range(config.download.retry_passes + 1, MOST_RETRY_PASSES + 1):
+        prune_parts(data.whole(f"retries_{number}"), [])
+    downloads = [part for parts_of_pass in passes for part in parts_of_pass]
+    counts = final_counts([[part.counts for part in parts_of_pass] for parts_of_pass in passes])
+    funnel.tell("download", counts, " (done before)" if all(part.was_done for part in downloads) else "")
+    return downloads
 
 
 def block_hashes(config: BuildDatasetConfig, data: DatasetFolders) -> list[UPath]:
@@ -387,7 +401,9 @@ def judge_images(
     plans = require_scores(config)
     scores = [run_whole("scores", partial(IMAGE_SCORES.run, (), data.whole("image_scores"), plan)) for plan in plans]
     sources = image_sources(_folders(parts), _folders(downloads), _folders(facts), _folders(hashes), _folders(scores))
-    rules = ImageVerdictsConfig(preset=config.curate.preset, images=config.images, query=config.query)
+    rules = ImageVerdictsConfig(
+        preset=config.curate.preset, images=config.images, retry_passes=config.download.retry_passes, query=config.query
+    )
     return run_whole("images", partial(IMAGE_VERDICTS.run, sources, data.whole("image_verdicts"), rules))
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import functools
 import http.client
 import io
+import math
 import socket
 import ssl
 import time
@@ -29,6 +30,7 @@ from w3lib.url import safe_url_string
 from pipeline.addresses import is_public
 from pipeline.config import DownloadConfig
 from pipeline.jpeg import is_cut_off
+from pipeline.sources.robots import retry_after_s
 
 CHUNK_BYTES = 1 << 18
 CACHED_HOSTS = 65_536
@@ -58,6 +60,19 @@ class FetchError(Exception):
             status = int(self.reason.removeprefix("http_"))
             return status < 500 and status not in PASSING_STATUSES
         return self.reason not in PASSING_REASONS
+
+
+def passing_reasons() -> list[str]:
+    """All reasons after which another try may end otherwise."""
+    statuses = (f"http_{status}" for status in range(100, 1_000))
+    return sorted(PASSING_REASONS) + [reason for reason in statuses if not FetchError(reason, "").is_settled]
+
+
+def refusal(status: int, retry_after: str | None) -> FetchError:
+    """The error of an answer that is none; `retry_after` is the header of that name."""
+    asked_s = 0 if retry_after is None else math.ceil(retry_after_s(retry_after))
+    # sql/download_results.sql reads the seconds.
+    return FetchError(f"http_{status}", "the server's answer" + (f"; retry after {asked_s} s" if asked_s else ""))
 
 
 @dataclass(frozen=True)
@@ -255,7 +270,7 @@ class BoundedOpener(urllib.request.OpenerDirector):
             url = urljoin(url, target)
         if not 200 <= response.status < 300:
             response.close()
-            raise FetchError(f"http_{response.status}", "the server's answer")
+            raise refusal(response.status, response.headers.get("Retry-After"))
         return response
 
     def _get(self, url: SplitResult, deadline: Deadline) -> http.client.HTTPResponse:

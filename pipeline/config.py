@@ -27,6 +27,7 @@ CAPTION_RULES = (
     "max_images_per_caption",
     "max_captions_per_image",
 )
+MOST_RETRY_PASSES = 9
 MOST_DISTANCE = 8  # of perceptual hashes: beyond it the keys get short and the passes many
 # The columns of images.scores, and the field that bounds each.
 SCORE_BOUNDS = {"nsfw": "max_nsfw", "watermark": "max_watermark", "aesthetic": "min_aesthetic", "clip": "min_clip"}
@@ -117,6 +118,26 @@ class DownloadConfig(Settings):
     max_image_pixels: int = Field(50_000_000, ge=1, description="Larger images are refused, in pixels")
     max_redirects: int = Field(5, ge=0, description="Redirects followed per image")
     retries: int = Field(1, ge=0, description="Further tries of a failed image within the part")
+    # The next three are not of the first pass's fingerprint: each later pass is a stage of its own (pipeline/retry.py).
+    retry_passes: int = Field(
+        1,
+        ge=0,
+        le=MOST_RETRY_PASSES,
+        description="Later passes over the rows that failed for a cause that may pass (DNS, time, connection, 429, 5xx)",
+        json_schema_extra=SPEED_ONLY,
+    )
+    retry_wait_s: float = Field(
+        30.0,
+        ge=0,
+        description="Pause before the first of these passes, in seconds; doubled before each further one",
+        json_schema_extra=SPEED_ONLY,
+    )
+    max_retry_wait_s: float = Field(
+        600.0,
+        ge=0,
+        description="Longest pause before a pass, in seconds, whatever a host's Retry-After asks for",
+        json_schema_extra=SPEED_ONLY,
+    )
     # Not of the fingerprint either: it stops a run, and raising it must not fetch the finished parts again.
     max_failed_share: float = Field(
         0.9,

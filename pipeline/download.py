@@ -28,6 +28,7 @@ from pipeline.query import QueryConfig, query_to_parquet
 from pipeline.selection import SELECTED_FILE
 from pipeline.stage import Counts, Stage
 
+REQUESTS_FILE = "requests.parquet"
 RESULTS_FILE = "results.parquet"
 OK = "ok"
 POLL_S = 0.1
@@ -77,12 +78,35 @@ def _download(sources: Sequence[UPath], out: Path, config: DownloadConfig) -> Co
     `sources` is one selected part, and what BLOCK_HASHES wrote if the configuration names such lists.
     """
     selected, *hashes = sources
-    assert len(hashes) == bool(config.block_hashes), "a list of what must not be kept is never left out"
     part = f"{selected.parent.name}/{selected.name}"
+    work = make_work_folder(out)
+    requests = work / REQUESTS_FILE
+    rows = query_to_parquet("fetch_requests", requests, QueryConfig(), selected=selected / SELECTED_FILE)
+    counts = fetch_requests(part, work, rows, out, hashes, config)
+    _refuse_outage(part, counts, config)
+    shutil.rmtree(work)
+    return counts
+
+
+DOWNLOAD = Stage("download", _download, sql=("fetch_requests", "download_results"), version=3)
+
+
+def make_work_folder(out: Path) -> Path:
+    """An empty folder below `out` for what is not to stay."""
     work = out / ".fetch"
     work.mkdir()
-    requests = work / "requests.parquet"
-    rows = query_to_parquet("fetch_requests", requests, QueryConfig(), selected=selected / SELECTED_FILE)
+    return work
+
+
+def fetch_requests(
+    part: str, work: Path, rows: int, out: Path, hashes: Sequence[UPath], config: DownloadConfig
+) -> Counts:
+    """Fetch the `rows` rows of REQUESTS_FILE in `work`; `out` gets the tars and `results.parquet`.
+
+    `hashes` is what BLOCK_HASHES wrote if the configuration names such lists. Raises DownloadError naming `part`.
+    """
+    assert len(hashes) == bool(config.block_hashes), "a list of what must not be kept is never left out"
+    requests = work / REQUESTS_FILE
     fetched = work / "fetched"
     fetched.mkdir()
     if rows:
@@ -97,13 +121,7 @@ def _download(sources: Sequence[UPath], out: Path, config: DownloadConfig) -> Co
         )
         _run_img2dataset(part, spec)
         _check_books(part, spec)
-    counts = _collect(requests, fetched, out, rows)
-    _refuse_outage(part, counts, config)
-    shutil.rmtree(work)
-    return counts
-
-
-DOWNLOAD = Stage("download", _download, sql=("fetch_requests", "download_results"), version=2)
+    return _collect(requests, fetched, out, rows)
 
 
 def _run_img2dataset(part: str, spec: FetchSpec) -> None:
@@ -216,7 +234,8 @@ def _refuse_outage(part: str, counts: Counts, config: DownloadConfig) -> None:
     From OUTAGE_MIN_ROWS rows on every failure counts; in a smaller part dead links may make any share. In a part of any
     size, failures that may pass are an outage of their own if they are more than that share of the rows whose hosts were
     asked, and at least OUTAGE_MIN_UNANSWERED. Fewer cannot be told from a dead host or two, such as the few rows at the
-    end of a long list may have: they are final, and counted like every loss. With `max_failed_share` = 1 all are.
+    end of a long list may have: they are left to the retries (pipeline/retry.py), and then counted like every loss. With
+    `max_failed_share` = 1 all are.
     """
     failed = sum(counts.dropped.values())
     passing = {reason: rows for reason, rows in counts.dropped.items() if _may_pass(reason)}

@@ -5,7 +5,7 @@
 --      $originals  parquet: sha256 (unique), original_bytes, original_format: the images as they came
 -- out  pair_id, status ('ok' or the reason), error, width_px, height_px (as stored), original_width_px, original_height_px,
 --      original_bytes, original_format (jpeg, png, ..., unknown), sha256 (of the original bytes), tar, key, image_offset,
---      stored_bytes; unique on pair_id
+--      stored_bytes, retry_after_s (what the host asked for, in seconds); unique on pair_id
 -- Errors of our opener start with their reason (pipeline/bounded_opener.py); the others are img2dataset's own words.
 with outcomes as (
     select
@@ -34,6 +34,8 @@ with outcomes as (
         fetched.original_width as original_width_px,
         fetched.original_height as original_height_px,
         fetched.sha256,
+        try_cast(nullif(regexp_extract(fetched.error_message, '^http_[0-9]{3}: .*; retry after ([0-9]+) s$', 1), '') as bigint)
+            as retry_after_s,
     from read_parquet($requests) as requests
     inner join read_parquet($fetched) as fetched using (pair_id)
 )
@@ -53,6 +55,7 @@ select
     outcomes.key,
     members.image_offset,
     members.stored_bytes,
+    outcomes.retry_after_s,
 from outcomes
 left join read_parquet($members) as members using (key)
 left join read_parquet($originals) as originals using (sha256)
