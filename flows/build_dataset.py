@@ -85,7 +85,7 @@ def build_dataset(
             describe_dataset(config, verdicts, pairs, balanced, None, funnel, data)
             return finish(config, funnel, selected)
         parts = cut_parts(config, selected, data)
-        downloads = download_parts(config, parts, funnel, data)
+        downloads = download_parts(config, parts, funnel, space, data)
         images = judge_images(config, parts, downloads, space, data)
         funnel.add("images", [images])
         shards = pack_shards(config, images, downloads, funnel, data)
@@ -347,21 +347,21 @@ def cut_parts(config: BuildDatasetConfig, selected: StageResult, data: DatasetFo
 
 
 def download_parts(
-    config: BuildDatasetConfig, parts: Sequence[StageResult], funnel: Funnel, data: DatasetFolders
+    config: BuildDatasetConfig, parts: Sequence[StageResult], funnel: Funnel, space: Workspace, data: DatasetFolders
 ) -> list[StageResult]:
     """The images of each part; then, part by part again, those of each later pass over the rows that failed."""
     from pipeline.config import MOST_RETRY_PASSES
-    from pipeline.download import DOWNLOAD
-    from pipeline.retry import RETRY, RetryConfig, final_counts
+    from pipeline.download import download_stage
+    from pipeline.retry import RetryConfig, final_counts, retry_stage
 
     hashes = block_hashes(config, data)
     first = [([part.out, *hashes], config.download) for part in parts]
-    passes = [_parts("download", DOWNLOAD, first, data, "downloads")]
+    passes = [_parts("download", download_stage(space.image_cache), first, data, "downloads")]
     for number in range(1, config.download.retry_passes + 1):
         again = RetryConfig(download=config.download, number=number)
         both = zip(parts, passes[-1], strict=True)
         work = [([part.out, earlier.out, *hashes], again) for part, earlier in both]
-        passes.append(_parts(f"retry {number}", RETRY, work, data, f"retries_{number}"))
+        passes.append(_parts(f"retry {number}", retry_stage(space.image_cache), work, data, f"retries_{number}"))
     for number in range(config.download.retry_passes + 1, MOST_RETRY_PASSES + 1):
         prune_parts(data.whole(f"retries_{number}"), [])
     downloads = [part for parts_of_pass in passes for part in parts_of_pass]

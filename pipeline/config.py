@@ -103,8 +103,13 @@ class QueriesConfig(Settings):
 class DownloadConfig(Settings):
     """Fetching and resizing the images."""
 
+    backend: Literal["img2dataset", "native"] = Field(
+        "img2dataset", description="What fetches; docs/download.md says what each of the two does and does not"
+    )
     rows_per_part: int = Field(10_000, ge=1, description="URLs of one part, one part is one task")
-    processes: int = Field(1, ge=1, description="Processes of one part", json_schema_extra=SPEED_ONLY)
+    processes: int = Field(
+        1, ge=1, description="Processes of one part; of native: threads that decode", json_schema_extra=SPEED_ONLY
+    )
     threads: int = Field(32, ge=1, description="Connections of one part", json_schema_extra=SPEED_ONLY)
     timeout_s: float = Field(10.0, gt=0, description="Longest wait for one socket read, in seconds")
     image_deadline_s: float = Field(30.0, gt=0, description="Time for one image, redirects included, in seconds")
@@ -157,6 +162,16 @@ class DownloadConfig(Settings):
         "webimagetext",
         pattern=r"^[A-Za-z0-9_-]+$",
         description="Our name in an X-Robots-Tag that speaks to one agent only",
+    )
+    obey_robots: bool = Field(True, description="Obey robots.txt; native only, img2dataset reads none")
+    connections_per_host: int = Field(
+        6, ge=1, description="Connections that a host has at most; native only", json_schema_extra=SPEED_ONLY
+    )
+    host_delay_s: float = Field(
+        0.0,
+        ge=0,
+        description="Least time between the starts of two requests to a host, in seconds; native only",
+        json_schema_extra=SPEED_ONLY,
     )
     allow_private_addresses: bool = Field(False, description="Fetch from private and loopback addresses too")
     # Not of the fingerprint, for the lists' hashes are: they come to the download as a source.

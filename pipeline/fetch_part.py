@@ -25,7 +25,7 @@ from pydantic import BaseModel, ConfigDict
 from pipeline.blocked_hashes import BlockedHashes
 from pipeline.bounded_opener import BoundedOpener
 from pipeline.config import DownloadConfig
-from pipeline.originals import OriginalsLog
+from pipeline.originals import OriginalsLog, original_of
 from pipeline.upright import decode_upright
 
 OPT_OUTS = ("noai", "noimageai", "noindex", "noimageindex", "noml")
@@ -46,7 +46,9 @@ class FetchSpec(BaseModel):
     out: Path  # a folder that does not exist yet
     config: DownloadConfig
     block_hashes: Path | None = None  # what the stage BLOCK_HASHES wrote
+    cache: Path  # of the native backend: a file, which may hold outcomes of an earlier try
     parent_pid: int
+    ends_at: float  # on the monotonic clock, which all processes share: when this one is killed
 
 
 def fetch(spec: FetchSpec) -> None:
@@ -94,7 +96,7 @@ def _watch_workers() -> None:
 
 
 def _prepare_process(spec: FetchSpec, parent_pid: int) -> None:
-    _die_with_parent(parent_pid)
+    die_with_parent(parent_pid)
     _leave_out_imports()
     decode_upright()
     mark = spec.out.with_name(OPENER_USED_FILE)
@@ -104,7 +106,7 @@ def _prepare_process(spec: FetchSpec, parent_pid: int) -> None:
         spec.config,
         on_first_use=mark.touch,
         is_blocked=blocked.holds if blocked else lambda body: False,
-        on_body=originals.add,
+        on_body=lambda body: originals.add(original_of(body)),
     )
     urllib.request.install_opener(opener)
 
@@ -118,7 +120,7 @@ def _leave_out_imports() -> None:
     modules["wandb"] = ModuleType("wandb")
 
 
-def _die_with_parent(parent_pid: int) -> None:
+def die_with_parent(parent_pid: int) -> None:
     """Have the kernel kill this process when its parent dies, even by SIGKILL. Only Linux can."""
     if sys.platform != "linux":
         return

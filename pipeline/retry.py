@@ -9,6 +9,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -18,6 +19,7 @@ from upath import UPath
 from pipeline.bounded_opener import passing_reasons
 from pipeline.config import DownloadConfig
 from pipeline.download import REQUESTS_FILE, RESULTS_FILE, fetch_requests, make_work_folder
+from pipeline.fetch_cache import CachedStage, cache_file
 from pipeline.query import QueryConfig, query_to_parquet
 from pipeline.selection import SELECTED_FILE
 from pipeline.settings import Settings
@@ -31,7 +33,7 @@ class RetryConfig(Settings):
     number: int = Field(ge=1, description="Of the pass; 1 follows the first download")
 
 
-def _retry(sources: Sequence[UPath], out: Path, config: RetryConfig) -> Counts:
+def _retry(sources: Sequence[UPath], out: Path, config: RetryConfig, cache_folder: Path) -> Counts:
     """`out` gets what a download gives, for the rows that it tries: none if all is well.
 
     `sources` is the selected part, what the pass before made of it, and what BLOCK_HASHES wrote if there are such lists.
@@ -50,17 +52,25 @@ def _retry(sources: Sequence[UPath], out: Path, config: RetryConfig) -> Counts:
     if rows:
         asked = pq.read_table(work / REQUESTS_FILE, columns=["retry_after_s"])["retry_after_s"].to_pylist()
         time.sleep(wait_s(config, max((seconds for seconds in asked if seconds is not None), default=0)))
-    counts = fetch_requests(f"{selected.parent.name}/{selected.name}", work, rows, out, hashes, config.download)
+    part, cache = f"{selected.parent.name}/{selected.name}", cache_file(cache_folder, sources, config)
+    counts = fetch_requests(part, work, rows, out, hashes, config.download, cache)
     shutil.rmtree(work)
     return counts
 
 
-RETRY = Stage("retry", _retry, sql=("retry_requests", "download_results"))
+def retry_stage(cache_folder: Path) -> Stage[RetryConfig]:
+    """One later pass over one part; `cache_folder` is as for the first."""
+    return CachedStage(
+        "retry",
+        partial(_retry, cache_folder=cache_folder),
+        sql=("retry_requests", "download_results"),
+        cache_folder=cache_folder,
+    )
 
 
 def wait_s(config: RetryConfig, retry_after_s: float) -> float:
     """The pause before a pass: longer from pass to pass, and as long as the hosts asked for, within a bound."""
-    pause_s = config.download.retry_wait_s * 2 ** (config.number - 1)
+    pause_s: float = config.download.retry_wait_s * 2.0 ** (config.number - 1)
     return min(max(pause_s, retry_after_s), config.download.max_retry_wait_s)
 
 
