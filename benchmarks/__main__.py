@@ -6,7 +6,12 @@ import importlib.util
 import subprocess
 import sys
 
-PEERS = {"bench_matching": "ahocorasick", "bench_extract": "warcio", "bench_dedup": "duckdb"}
+PEERS = {
+    "bench_matching": "ahocorasick",
+    "bench_extract": "warcio",
+    "bench_dedup": "duckdb",
+    "bench_download": "img2dataset",
+}
 
 
 def main() -> int:

@@ -26,9 +26,10 @@ from pipeline.blocked_hashes import BlockedHashes
 from pipeline.bounded_opener import BoundedOpener
 from pipeline.config import DownloadConfig
 from pipeline.originals import OriginalsLog, original_of
+from pipeline.sources.robots import OPT_OUT_TOKENS
 from pipeline.upright import decode_upright
 
-OPT_OUTS = ("noai", "noimageai", "noindex", "noimageindex", "noml")
+OPT_OUTS = (*OPT_OUT_TOKENS, "none")  # none stands for noindex and nofollow
 OPENER_USED_FILE = "opener-used"
 WORKER_DIED = 70  # exit status
 HEALTHY_EXITS = (None, 0, -signal.SIGTERM)  # running, done, and how a pool ends its workers

@@ -74,8 +74,8 @@ def image_sources(
     `downloads` are the parts of the first pass, then those of each retry; `facts` are in the same order. `scores` is one
     folder if the configuration names scores, else none.
     """
-    passes = len(downloads) // max(len(selected), 1)
-    if not len(selected) * passes == len(downloads) == len(facts) or passes < bool(selected):
+    passes = max(len(downloads) // max(len(selected), 1), 1)
+    if not len(selected) * passes == len(downloads) == len(facts):
         raise InputError(
             f"{len(selected)} selected parts, but {len(downloads)} downloads and {len(facts)} tables of their images; "
             "run the download to its end"

@@ -32,7 +32,7 @@ MAX_ROBOTS_BYTES = 1 << 20  # RFC 9309, 2.5, asks for at least 500 KiB
 MAX_ROBOTS_REDIRECTS = 5  # RFC 9309, 2.3.1.2
 PATIENCE = frozenset({429, 503})  # the statuses that come with Retry-After
 DNS_CACHE_S = 600
-KEEP_ALIVE_S = 15
+KEEP_ALIVE_S = 5
 
 T = TypeVar("T")
 Reader = Callable[[aiohttp.ClientResponse], Awaitable[T]]
@@ -135,19 +135,23 @@ class PoliteFetcher:
             seen.add(url)
             if is_image and self._config.obey_robots:
                 await self._require_permission(url)
-            async with self._hosts.turn(parts.hostname):
-                target, taken = await self._get(url, read, left)
+            async with self._hosts.turn(parts.hostname) as host:
+                target, taken = await self._get(url, read, left, is_last=is_image and not host.waiting)
                 if target is None:
                     return await finish(taken)
             with self._naming_errors():
                 url = urljoin(url, target)
 
-    async def _get(self, url: str, read: Reader[Any], left: TimeLeft) -> tuple[str | None, Any]:
-        """One answer: where it redirects to, or what `read` took from it."""
+    async def _get(self, url: str, read: Reader[Any], left: TimeLeft, is_last: bool) -> tuple[str | None, Any]:
+        """One answer: where it redirects to, or what `read` took from it.
+
+        The last request to a host closes its connection: those of thousands of hosts would be more than a process may have.
+        """
+        headers = {"Connection": "close"} if is_last else {}
         with self._naming_errors(), left.running() as seconds:
             async with (
                 asyncio.timeout(max(seconds, 0)),
-                self._session.get(URL(url, encoded=True), allow_redirects=False) as response,
+                self._session.get(URL(url, encoded=True), headers=headers, allow_redirects=False) as response,
             ):
                 target = response.headers.get("Location") if response.status in REDIRECTS else None
                 return target, await read(response) if target is None else None

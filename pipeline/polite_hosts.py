@@ -22,6 +22,8 @@ class PoliteHost:
         """Between the starts of two requests."""
         self.ready_at = 0.0
         """When it may be asked again, on the clock of the event loop."""
+        self.waiting = 0
+        """Requests that wait for their turn."""
         self.final_refusal: FetchError | None = None
         """What all further requests end with, unasked."""
         self._refusals = 0
@@ -56,7 +58,9 @@ class PoliteHosts:
         """
         loop = asyncio.get_running_loop()
         host = self._hosts[name]
+        host.waiting += 1
         async with host.connections:
+            host.waiting -= 1
             while True:
                 if (wait_s := host.ready_at - loop.time()) > 0 and host.final_refusal is None:
                     await asyncio.sleep(wait_s)

@@ -61,6 +61,7 @@ class Host(http.server.BaseHTTPRequestHandler):
     open: ClassVar[list[int]] = [0]
     most_open: ClassVar[list[int]] = [0]
     connections: ClassVar[set[Any]] = set()
+    closing: ClassVar[list[str]] = []
     lock: ClassVar[threading.Lock] = threading.Lock()
     disable_nagle_algorithm = True
 
@@ -70,6 +71,8 @@ class Host(http.server.BaseHTTPRequestHandler):
             self.open[0] += 1
             self.most_open[0] = max(self.most_open[0], self.open[0])
             self.connections.add(self.client_address)
+            if self.headers["Connection"] == "close":
+                self.closing.append(self.path)
         status, headers, body = type(self).answers(self.path, len(self.times[self.path]))
         self.send_response(status)
         for name, value in {"Content-Length": str(len(body)), **headers}.items():
@@ -87,6 +90,7 @@ class Host(http.server.BaseHTTPRequestHandler):
 def host() -> Iterator[str]:
     Host.times.clear()
     Host.connections.clear()
+    Host.closing.clear()
     Host.open[0] = Host.most_open[0] = 0
     httpd = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Host)
     httpd.daemon_threads = True
@@ -190,7 +194,7 @@ def test_no_picture(body: bytes) -> None:
 
 
 def test_a_host_is_asked_politely(host: str) -> None:
-    """Never over more connections than it may have, which are kept; never sooner than the pause."""
+    """Never over more connections than it may have, which are kept to the last request; never sooner than the pause."""
 
     def slow(path: str, _: int) -> Answer:
         time.sleep(0.05)
@@ -200,6 +204,7 @@ def test_a_host_is_asked_politely(host: str) -> None:
     urls = [f"{host}/{number}.jpg" for number in range(12)]
     assert fetch(urls, config(connections_per_host=2, host_delay_s=0.04)) == ["ok"] * 12
     assert Host.most_open[0] == 2 and len(Host.connections) == 2
+    assert 1 <= len(Host.closing) <= 2
     starts = sorted(times[0] for times in Host.times.values())
     assert min(np.diff(starts)) > 0.03  # a little of the pause may pass on the way
 
