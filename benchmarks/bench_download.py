@@ -263,7 +263,12 @@ def healthy(port: int, images: int, names: list[str]) -> None:
 
 def hostile(port: int, tls_port: int, cap_s: float, names: list[str]) -> None:
     """Print how long each takes when some of the hosts are hostile."""
-    roots = {"tls": f"https://127.0.0.1:{tls_port}/good", "dns": "http://no-such-host.invalid/good"}
+    # Another name is another host: one that is asked less often takes none of the healthy images with it.
+    roots = {
+        "busy": f"http://localhost:{port}/busy",
+        "tls": f"https://127.0.0.1:{tls_port}/good",
+        "dns": "http://no-such-host.invalid/good",
+    }
     urls = [f"http://127.0.0.1:{port}/good/{number}" for number in range(HEALTHY_BESIDE)]
     for kind in KINDS:
         urls += [f"{roots.get(kind, f'http://127.0.0.1:{port}/{kind}')}/{number}" for number in range(EACH_KIND)]

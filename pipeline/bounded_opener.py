@@ -46,10 +46,14 @@ Address = tuple[socket.AddressFamily, Any]
 
 
 class FetchError(Exception):
-    """An image that was not fetched; the text is `reason: detail`, the same words for the same cause."""
+    """An image that was not fetched; the text is `reason: detail`, the same words for the same cause.
 
-    def __init__(self, reason: str, detail: str) -> None:
+    `retry_after_s` is what the host asks to wait, 0 if it does not say.
+    """
+
+    def __init__(self, reason: str, detail: str, retry_after_s: float = 0.0) -> None:
         self.reason = reason
+        self.retry_after_s = retry_after_s
         self.detail = detail.encode("ascii", "backslashreplace").decode()
         super().__init__(f"{self.reason}: {self.detail}")
 
@@ -72,7 +76,8 @@ def refusal(status: int, retry_after: str | None) -> FetchError:
     """The error of an answer that is none; `retry_after` is the header of that name."""
     asked_s = 0 if retry_after is None else math.ceil(retry_after_s(retry_after))
     # sql/download_results.sql reads the seconds.
-    return FetchError(f"http_{status}", "the server's answer" + (f"; retry after {asked_s} s" if asked_s else ""))
+    told = f"; retry after {asked_s} s" if asked_s else ""
+    return FetchError(f"http_{status}", f"the server's answer{told}", asked_s)
 
 
 @dataclass(frozen=True)

@@ -26,11 +26,10 @@ from pipeline.bounded_opener import CACHED_HOSTS, CHUNK_BYTES, DEFAULT_PORTS, RE
 from pipeline.config import DownloadConfig
 from pipeline.jpeg import is_cut_off
 from pipeline.polite_hosts import PoliteHosts
-from pipeline.sources.robots import RobotsRules, directives, opt_out, product_token, retry_after_s
+from pipeline.sources.robots import RobotsRules, directives, opt_out, product_token
 
 MAX_ROBOTS_BYTES = 1 << 20  # RFC 9309, 2.5, asks for at least 500 KiB
 MAX_ROBOTS_REDIRECTS = 5  # RFC 9309, 2.3.1.2
-PATIENCE = frozenset({429, 503})  # the statuses that come with Retry-After
 DNS_CACHE_S = 600
 KEEP_ALIVE_S = 5
 
@@ -136,7 +135,14 @@ class PoliteFetcher:
             if is_image and self._config.obey_robots:
                 await self._require_permission(url)
             async with self._hosts.turn(parts.hostname) as host:
-                target, taken = await self._get(url, read, left, is_last=is_image and not host.waiting)
+                loop = asyncio.get_running_loop()
+                started_at = loop.time()
+                try:
+                    target, taken = await self._get(url, read, left, is_last=is_image and not host.waiting)
+                except FetchError as error:
+                    host.failed(error, started_at, loop.time())
+                    raise
+                host.answered()
                 if target is None:
                     return await finish(taken)
             with self._naming_errors():
@@ -170,8 +176,8 @@ class PoliteFetcher:
             is_dns = isinstance(error.os_error, socket.gaierror)
             raise FetchError("dns" if is_dns else "connection", str(error.os_error)) from error
         except aiohttp.ClientPayloadError as error:
-            if isinstance(error.__cause__, OSError):
-                raise FetchError("connection", str(error.__cause__)) from error
+            if "ConnectionResetError" in str(error):  # aiohttp tells it in words only
+                raise FetchError("connection", "reset in the middle of the body") from error
             raise FetchError("not_an_image", "cut off: the rest of the body did not come") from error
         except OSError as error:
             raise FetchError("connection", str(error)) from error
@@ -182,14 +188,8 @@ class PoliteFetcher:
 
     async def _read_image(self, response: aiohttp.ClientResponse) -> bytes:
         """The body of an image. Raises FetchError if the host refuses it, or it is too large or cut off."""
-        host = self._hosts[response.url.raw_host or ""]
         if not 200 <= response.status < 300:
-            asked = response.headers.get("Retry-After")
-            error = refusal(response.status, asked)
-            if response.status in PATIENCE:
-                host.refused(error, retry_after_s(asked or ""), asyncio.get_running_loop().time())
-            raise error
-        host.answered()
+            raise refusal(response.status, response.headers.get("Retry-After"))
         told = opt_out(directives(response.headers.getall("X-Robots-Tag", ()), self._config.user_agent_token.lower()))
         if told:
             raise FetchError("opted_out_image", f"X-Robots-Tag says {told}")

@@ -11,6 +11,8 @@ from pipeline.bounded_opener import FetchError
 
 MAX_PAUSE_S = 60.0  # a host that asks for more is left to a later pass
 MAX_REFUSALS = 3  # in a row; then as well
+LEAST_PAUSE_S = 1.0  # after a refusal that does not say how long
+PATIENCE = frozenset({"http_429", "http_503"})  # the reasons that ask for it (RFC 6585, 4; RFC 9110, 15.6.4)
 
 
 class PoliteHost:
@@ -27,13 +29,21 @@ class PoliteHost:
         self.final_refusal: FetchError | None = None
         """What all further requests end with, unasked."""
         self._refusals = 0
+        self._refused_at = 0.0
 
-    def refused(self, error: FetchError, retry_after_s: float, now_s: float) -> None:
-        """The host asks for patience: it gets it, or is asked no more."""
-        self._refusals += 1
-        if retry_after_s > MAX_PAUSE_S or self._refusals >= MAX_REFUSALS:
+    def failed(self, error: FetchError, started_at: float, now: float) -> None:
+        """A request that began at `started_at` ended with an error: if that asks for patience, the host gets it.
+
+        What was under way together is one refusal, for none of it knew of the other's.
+        """
+        if error.reason not in PATIENCE:
+            return
+        if started_at >= self._refused_at:
+            self._refusals += 1
+            self._refused_at = now
+        if error.retry_after_s > MAX_PAUSE_S or self._refusals >= MAX_REFUSALS:
             self.final_refusal = error
-        self.ready_at = max(self.ready_at, now_s + retry_after_s)
+        self.ready_at = max(self.ready_at, now + max(error.retry_after_s, LEAST_PAUSE_S))
 
     def answered(self) -> None:
         """The host gave what it was asked for."""
@@ -59,6 +69,7 @@ class PoliteHosts:
         loop = asyncio.get_running_loop()
         host = self._hosts[name]
         host.waiting += 1
+        await asyncio.sleep(0)  # so that those who come together count each other
         async with host.connections:
             host.waiting -= 1
             while True:
