@@ -30,8 +30,9 @@ from pipeline.originals import OriginalsLog, original_of
 from pipeline.polite_fetcher import PoliteFetcher
 from pipeline.stored_image import shrink
 
-# So much of a part's time goes to fetching; the rest is for packing, before the part would be killed.
-FETCHING_SHARE = 0.9
+PACKING_SHARE = (
+    0.2  # so much of a part's time is left for packing and for the end of the process, before it would be killed
+)
 LATE = "timeout: the part's time was over before its turn"
 FETCHED_SCHEMA = pa.schema(
     [("pair_id", pa.string()), ("key", pa.string()), ("status", pa.string()), ("error_message", pa.string())]
@@ -79,7 +80,8 @@ async def _fetch_all(spec: FetchSpec, pairs_of: dict[str, list[str]], cache: Fet
     with ThreadPoolExecutor(spec.config.processes) as decoders:
         async with PoliteFetcher(spec.config, decoders) as fetcher:
             visits = {asyncio.create_task(visit(fetcher, url)): url for url in pairs_of}
-            await _finish(visits, (spec.ends_at - time.monotonic()) * FETCHING_SHARE)
+            ends_at = spec.ends_at - PACKING_SHARE * spec.config.part_deadline_s
+            await _finish(visits, max(ends_at - time.monotonic(), 0))
     for task, url in visits.items():
         if task.cancelled():
             failed.update(dict.fromkeys(pairs_of[url], LATE))
