@@ -6,7 +6,13 @@ import importlib.util
 import subprocess
 import sys
 
-PEERS = {"bench_matching": "ahocorasick", "bench_extract": "warcio", "bench_dedup": "duckdb", "bench_loss": "open_clip"}
+PEERS = {
+    "bench_matching": "ahocorasick",
+    "bench_extract": "warcio",
+    "bench_dedup": "duckdb",
+    "bench_download": "img2dataset",
+    "bench_loss": "open_clip",
+}
 
 
 def main() -> int:

@@ -85,8 +85,7 @@ def build_dataset(
             describe_dataset(config, verdicts, pairs, balanced, [], funnel, data)
             return finish(config, funnel, selected)
         parts = cut_parts(config, selected, data)
-        downloads = download_parts(config, parts, data)
-        funnel.add("download", downloads)
+        downloads = download_parts(config, parts, funnel, space, data)
         images = judge_images(config, parts, downloads, space, data)
         funnel.add("images", [images])
         taken_down = find_taken_down(config, images, selected, space, data)
@@ -370,11 +369,38 @@ def cut_parts(config: BuildDatasetConfig, selected: StageResult, data: DatasetFo
     return _parts("cut", SELECTED_PART, work, data, "parts")
 
 
-def download_parts(config: BuildDatasetConfig, parts: Sequence[StageResult], data: DatasetFolders) -> list[StageResult]:
-    """The images of each part."""
-    from pipeline.download import DOWNLOAD
+def download_parts(
+    config: BuildDatasetConfig, parts: Sequence[StageResult], funnel: Funnel, space: Workspace, data: DatasetFolders
+) -> list[StageResult]:
+    """The images of each part; then, part by part again, those of each later pass over the rows that failed."""
+    from pipeline.config import MOST_RETRY_PASSES
+    from pipeline.download import download_stage
+    from pipeline.retry import RetryConfig, final_counts, retry_stage
 
-    return _parts("download", DOWNLOAD, [([part.out], config.download) for part in parts], data, "downloads")
+    hashes = block_hashes(config, data)
+    first = [([part.out, *hashes], config.download) for part in parts]
+    passes = [_parts("download", download_stage(space.image_cache), first, data, "downloads")]
+    for number in range(1, config.download.retry_passes + 1):
+        again = RetryConfig(download=config.download, number=number)
+        both = zip(parts, passes[-1], strict=True)
+        work = [([part.out, earlier.out, *hashes], again) for part, earlier in both]
+        passes.append(_parts(f"retry {number}", retry_stage(space.image_cache), work, data, f"retries_{number}"))
+    for number in range(config.download.retry_passes + 1, MOST_RETRY_PASSES + 1):
+        prune_parts(data.whole(f"retries_{number}"), [])
+    downloads = [part for parts_of_pass in passes for part in parts_of_pass]
+    counts = final_counts([[part.counts for part in parts_of_pass] for parts_of_pass in passes])
+    funnel.tell("download", counts, " (done before)" if all(part.was_done for part in downloads) else "")
+    return downloads
+
+
+def block_hashes(config: BuildDatasetConfig, data: DatasetFolders) -> list[UPath]:
+    """The hashes of images that must not be kept, in one folder; none without a list."""
+    from pipeline.blocked_hashes import BLOCK_HASHES, plan_hashes
+
+    if not config.download.block_hashes:
+        return []
+    wanted = plan_hashes(config.download.block_hashes, config.query)
+    return [run_whole("block hashes", partial(BLOCK_HASHES.run, (), data.whole("block_hashes"), wanted)).out]
 
 
 def judge_images(
@@ -398,7 +424,9 @@ def judge_images(
     plans = require_scores(config)
     scores = [run_whole("scores", partial(IMAGE_SCORES.run, (), data.whole("image_scores"), plan)) for plan in plans]
     sources = image_sources(_folders(parts), _folders(downloads), _folders(facts), _folders(hashes), _folders(scores))
-    rules = ImageVerdictsConfig(preset=config.curate.preset, images=config.images, query=config.query)
+    rules = ImageVerdictsConfig(
+        preset=config.curate.preset, images=config.images, retry_passes=config.download.retry_passes, query=config.query
+    )
     return run_whole("images", partial(IMAGE_VERDICTS.run, sources, data.whole("image_verdicts"), rules))
 
 

@@ -14,7 +14,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from types import FrameType
-
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from flows.console import is_told_in_one_line, quiet_engine, quiet_environment

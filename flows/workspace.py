@@ -90,6 +90,11 @@ class Workspace:
         return self._cache / "pages"
 
     @property
+    def image_cache(self) -> Path:
+        """Images of parts whose download is under way, so that a kill costs none; always local, safe to delete."""
+        return self._cache / "images"
+
+    @property
     def file_cache(self) -> Path:
         """Remote files that were copied to be read; always local, safe to delete."""
         return self._cache / "files"
