@@ -6,7 +6,14 @@ import importlib.util
 import subprocess
 import sys
 
-PEERS = {"bench_matching": "ahocorasick", "bench_extract": "warcio", "bench_dedup": "duckdb", "bench_probe": "sklearn"}
+PEERS = {
+    "bench_matching": "ahocorasick",
+    "bench_extract": "warcio",
+    "bench_dedup": "duckdb",
+    "bench_download": "img2dataset",
+    "bench_loss": "open_clip",
+    "bench_probe": "sklearn",
+}
 
 
 def main() -> int:

@@ -25,6 +25,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import duckdb
@@ -33,12 +34,11 @@ from upath import UPath
 from pipeline.config import CurateConfig
 from pipeline.curate import PAIR_VERDICTS, PairVerdictsConfig, rows_of
 from pipeline.query import QueryConfig, query_to_parquet
-from pipeline.repeats import REPEATS, RepeatsConfig
+from pipeline.repeats import REPEATS, RepeatsConfig, buckets_for
 from pipeline.rules import RULED_FILE, RULES, RulesConfig
 from pipeline.stage import total
 
 PART_ROWS = 1_000_000
-MEMORY_LIMIT_MB = 2_000
 WANTED_RATIO = 5.0
 WORDS = """
 a the of in on with and red blue green dog cat bird horse river mountain beach house garden street old new small large
@@ -125,14 +125,27 @@ class Clock:
         self.processor_s[name] = time.process_time() - processor
 
 
-def run_statement(folder: Path, threads: int, text: str, **values: object) -> int:
+@dataclass(frozen=True)
+class Bounds:
+    """What the statements may use, and into how many the passes over all keys are cut."""
+
+    threads: int
+    memory_mb: int
+    buckets: int
+
+    @property
+    def query(self) -> QueryConfig:
+        return QueryConfig(memory_limit_mb=self.memory_mb, threads=self.threads)
+
+
+def run_statement(folder: Path, bounds: Bounds, text: str, **values: object) -> int:
     """Run a COPY with the bounds that the product's statements have; return the rows written."""
     with tempfile.TemporaryDirectory(dir=folder) as spill, duckdb.connect() as connection:
         connection.execute("set enable_progress_bar = false")
         connection.execute("set preserve_insertion_order = false")  # DISTINCT has no order, so the payload needs none
-        connection.execute("set memory_limit = $limit", {"limit": f"{MEMORY_LIMIT_MB}MB"})
+        connection.execute("set memory_limit = $limit", {"limit": f"{bounds.memory_mb}MB"})
         connection.execute("set temp_directory = $folder", {"folder": spill})
-        connection.execute("set threads = $threads", {"threads": threads})
+        connection.execute("set threads = $threads", {"threads": bounds.threads})
         (rows,) = connection.execute(text, values).fetchone() or (0,)
     return int(rows)
 
@@ -141,7 +154,11 @@ def parts_of(folder: Path) -> list[UPath]:
     return [UPath(part) for part in sorted((folder / "pairs").iterdir())]
 
 
-def make_pairs(folder: Path, threads: int, rows: int) -> None:
+def copies_of(folder: Path) -> list[UPath]:
+    return [UPath(file) for file in sorted((folder / "copies").iterdir())]
+
+
+def make_pairs(folder: Path, bounds: Bounds, rows: int) -> None:
     for part, first in enumerate(range(0, rows, PART_ROWS)):
         out = folder / "pairs" / f"part-{part:05}"
         out.mkdir(parents=True)
@@ -152,19 +169,19 @@ def make_pairs(folder: Path, threads: int, rows: int) -> None:
             "all_rows": rows,
         }
         values |= {"words": WORDS, "word_count": len(WORDS)}
-        run_statement(folder, threads, MAKE_PAIRS, out=str(out / "pairs.parquet"), **values)
+        run_statement(folder, bounds, MAKE_PAIRS, out=str(out / "pairs.parquet"), **values)
 
 
-def run_distinct(folder: Path, threads: int, clock: Clock) -> int:
+def run_distinct(folder: Path, bounds: Bounds, clock: Clock) -> int:
     pairs = [str(part / "pairs.parquet") for part in parts_of(folder)]
     with clock.step("copy"):
-        run_statement(folder, threads, COPY, pairs=pairs, out=str(folder / "copy.parquet"))
+        run_statement(folder, bounds, COPY, pairs=pairs, out=str(folder / "copy.parquet"))
     with clock.step("distinct"):
-        return run_statement(folder, threads, DISTINCT, pairs=pairs, out=str(folder / "distinct.parquet"))
+        return run_statement(folder, bounds, DISTINCT, pairs=pairs, out=str(folder / "distinct.parquet"))
 
 
-def run_keys(folder: Path, threads: int, clock: Clock) -> int:
-    query = QueryConfig(memory_limit_mb=MEMORY_LIMIT_MB, threads=threads)
+def run_keys(folder: Path, bounds: Bounds, clock: Clock) -> int:
+    query = bounds.query
     config = RulesConfig.of(CurateConfig(), query)
     ruled = [folder / "rules" / part.name for part in parts_of(folder)]
     with clock.step("rules"):
@@ -172,45 +189,49 @@ def run_keys(folder: Path, threads: int, clock: Clock) -> int:
             out.mkdir(parents=True)
             RULES.work([part], out, config)
     files = [part / RULED_FILE for part in ruled]
-    repeated, copies = folder / "repeated.parquet", folder / "copies.parquet"
+    copies = folder / "copies"
+    copies.mkdir()
     with clock.step("keys"):
-        query_to_parquet("repeated_pairs", repeated, query, ruled=files, bucket=0, buckets=1)
-        query_to_parquet("later_copies", copies, query, ruled=files, repeated=repeated, bucket=0, buckets=1)
-    return sum(map(rows_of, files)) - rows_of(UPath(copies))
+        for number in range(bounds.buckets):
+            repeated, bucket = folder / "repeated.parquet", {"bucket": number, "buckets": bounds.buckets}
+            query_to_parquet("repeated_pairs", repeated, query, ruled=files, **bucket)
+            query_to_parquet(
+                "later_copies", copies / f"{number}.parquet", query, ruled=files, repeated=repeated, **bucket
+            )
+    return sum(map(rows_of, files)) - sum(map(rows_of, copies_of(folder)))
 
 
-def run_payload(folder: Path, threads: int, clock: Clock) -> int:
+def run_payload(folder: Path, bounds: Bounds, clock: Clock) -> int:
     """The pairs that `run_keys` found to be no copies, written."""
-    copies = folder / "copies.parquet"
-    pairs = [str(part / "pairs.parquet") for part in parts_of(folder)]
+    values = {"pairs": [str(part / "pairs.parquet") for part in parts_of(folder)]}
+    values |= {"copies": [str(file) for file in copies_of(folder)]}
     with clock.step("payload"):
-        return run_statement(
-            folder, threads, PAYLOAD, pairs=pairs, copies=str(copies), out=str(folder / "survivors.parquet")
-        )
+        return run_statement(folder, bounds, PAYLOAD, **values, out=str(folder / "survivors.parquet"))
 
 
-def run_verdicts(folder: Path, threads: int, clock: Clock) -> int:
+def run_verdicts(folder: Path, bounds: Bounds, clock: Clock) -> int:
     """The stages themselves, on the parts that `run_keys` left."""
-    query = QueryConfig(memory_limit_mb=MEMORY_LIMIT_MB, threads=threads)
-    repeats = folder / "repeats"
-    repeats.mkdir()
     ruled = [UPath(part) for part in sorted((folder / "rules").iterdir())]
+    repeats = [UPath(folder / "repeats" / str(number)) for number in range(bounds.buckets)]
     with clock.step("repeats"):
-        REPEATS.work(ruled, repeats, RepeatsConfig.of(CurateConfig(), query))
+        for number, out in enumerate(repeats):
+            out.mkdir(parents=True)
+            config = RepeatsConfig.of(CurateConfig(), bounds.query, number, bounds.buckets)
+            REPEATS.work(ruled, Path(out.path), config)
     judged = []
     with clock.step("verdicts"):
         for part in ruled:
-            out = folder / "verdicts" / part.name
-            out.mkdir(parents=True)
-            judged.append(PAIR_VERDICTS.work([part, UPath(repeats)], out, PairVerdictsConfig(query=query)))
+            out_part = folder / "verdicts" / part.name
+            out_part.mkdir(parents=True)
+            judged.append(PAIR_VERDICTS.work([part, *repeats], out_part, PairVerdictsConfig(query=bounds.query)))
     counts = total(judged)
     return counts.rows_in - counts.dropped["duplicate_pair"]
 
 
-def in_child(work: Callable[[Path, int, Clock], int], folder: Path, threads: int) -> dict[str, object]:
+def in_child(work: Callable[[Path, Bounds, Clock], int], folder: Path, bounds: Bounds) -> dict[str, object]:
     """Run `work` in a process of its own: rows, seconds by step, peak memory."""
     report = folder / f"{work.__name__}.json"
-    child = multiprocessing.get_context("spawn").Process(target=_child, args=(work, folder, threads, report))
+    child = multiprocessing.get_context("spawn").Process(target=_child, args=(work, folder, bounds, report))
     child.start()
     child.join()
     if child.exitcode != 0:
@@ -219,9 +240,9 @@ def in_child(work: Callable[[Path, int, Clock], int], folder: Path, threads: int
     return values
 
 
-def _child(work: Callable[[Path, int, Clock], int], folder: Path, threads: int, report: Path) -> None:
+def _child(work: Callable[[Path, Bounds, Clock], int], folder: Path, bounds: Bounds, report: Path) -> None:
     clock = Clock()
-    rows = work(folder, threads, clock)
+    rows = work(folder, bounds, clock)
     peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
     values = {"rows": rows, "peak_mb": peak_mb, "wall_s": clock.wall_s, "processor_s": clock.processor_s}
     report.write_text(json.dumps(values))
@@ -259,16 +280,23 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--memory-mb", type=int, default=2_000, help="limit of DuckDB")
+    parser.add_argument("--buckets", type=int, default=0, help="of our passes; 0 = as many as build-dataset would take")
     parser.add_argument("--ours-only", action="store_true", help="without DISTINCT and without writing the pairs")
     parser.add_argument("--folder", type=Path, help="where the files go (10 million rows: 3 GB), removed at the end")
     options = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="wit-bench-dedup-", dir=options.folder))
     try:
         versions = f"duckdb {duckdb.__version__}, Python {platform.python_version()}"
-        print(f"{versions}, {options.rows:,} rows, {options.threads} threads, {MEMORY_LIMIT_MB} MB")
-        make_pairs(folder, options.threads, options.rows)
+        bounds = Bounds(
+            threads=options.threads,
+            memory_mb=options.memory_mb,
+            buckets=options.buckets or buckets_for(options.rows, QueryConfig(memory_limit_mb=options.memory_mb)),
+        )
+        print(f"{versions}, {options.rows:,} rows, {bounds}")
+        make_pairs(folder, bounds, options.rows)
         works = [run_keys, run_verdicts] if options.ours_only else [run_distinct, run_keys, run_payload, run_verdicts]
-        results = {work.__name__: in_child(work, folder, options.threads) for work in works}
+        results = {work.__name__: in_child(work, folder, bounds) for work in works}
     finally:
         shutil.rmtree(folder)
     found = {name: result["rows"] for name, result in results.items()}

@@ -82,15 +82,17 @@ def build_dataset(
             finish(config, funnel, selected)
             raise InputError(f"no pair is left to download: {funnel.summary()}. Loosen the rule that drops most")
         if until == "selection":
-            describe_dataset(config, verdicts, pairs, balanced, None, funnel, data)
+            describe_dataset(config, verdicts, pairs, balanced, [], funnel, data)
             return finish(config, funnel, selected)
         parts = cut_parts(config, selected, data)
-        downloads = download_parts(config, parts, data)
-        funnel.add("download", downloads)
+        downloads = download_parts(config, parts, funnel, space, data)
         images = judge_images(config, parts, downloads, space, data)
         funnel.add("images", [images])
-        shards = pack_shards(config, images, downloads, funnel, data)
-        describe_dataset(config, verdicts, pairs, balanced, shards, funnel, data)
+        taken_down = find_taken_down(config, images, selected, space, data)
+        shards = pack_shards(config, images, taken_down, downloads, funnel, data)
+        pictures = draw_pictures(config, shards, images, taken_down, downloads, data)
+        packed = [taken_down, shards, pictures]
+        describe_dataset(config, verdicts, pairs, balanced, packed, funnel, data)
         return finish(config, funnel, shards)
 
 
@@ -224,13 +226,19 @@ def judge_pairs(
     rules = RulesConfig.of(config.curate, config.query)
     both = zip(pairs, blocked, strict=True) if blocked else zip(pairs, strict=True)
     ruled = _parts("rules", RULES, [(_folders(parts), rules) for parts in both], data, "rules")
-    buckets = [
-        RepeatsConfig.of(config.curate, config.query, number, config.buckets) for number in range(config.buckets)
-    ]
+    count = bucket_count(config, ruled)
+    buckets = [RepeatsConfig.of(config.curate, config.query, number, count) for number in range(count)]
     repeats = _parts("repeats", REPEATS, [(_folders(ruled), bucket) for bucket in buckets], data, "repeats")
     verdicts = PairVerdictsConfig(query=config.query)
     work = [([part.out, *_folders(repeats)], verdicts) for part in ruled]
     return _parts("verdicts", PAIR_VERDICTS, work, data, "verdicts")
+
+
+def bucket_count(config: BuildDatasetConfig, parts: Sequence[StageResult]) -> int:
+    """Into how many buckets the rows of `parts` are cut."""
+    from pipeline.repeats import buckets_for
+
+    return config.buckets or buckets_for(sum(part.counts.rows_in for part in parts), config.query)
 
 
 def balance_pairs(
@@ -266,9 +274,8 @@ def balance_pairs(
 
     # Drawing is done pair by pair, so part by part; the paper's cap ranks all pairs of a query, so query by query.
     whole = BalanceBucket(balance=balance)
-    buckets = [
-        BalanceBucket(balance=balance, number=number, buckets=config.buckets) for number in range(config.buckets)
-    ]
+    count = bucket_count(config, verdicts)
+    buckets = [BalanceBucket(balance=balance, number=number, buckets=count) for number in range(count)]
     is_cap = balance.mode == "cap"
     if is_cap:
         work = [([counts.out, *_folders(matches)], bucket) for bucket in buckets]
@@ -310,16 +317,31 @@ def select_pairs(
     return run_whole("selection", partial(SELECTED.run, sources, data.whole("selected"), rules))
 
 
+def draw_pictures(
+    config: BuildDatasetConfig,
+    shards: StageResult,
+    images: StageResult,
+    taken_down: StageResult,
+    downloads: Sequence[StageResult],
+    data: DatasetFolders,
+) -> StageResult:
+    """Some images of the shards, and some duplicates beside what stands for them, for the card."""
+    from pipeline.pictures import PICTURES, PicturesConfig
+
+    sources, chosen = [shards.out, images.out, taken_down.out, *_folders(downloads)], PicturesConfig(query=config.query)
+    return run_whole("pictures", partial(PICTURES.run, sources, data.whole("pictures"), chosen))
+
+
 def describe_dataset(
     config: BuildDatasetConfig,
     verdicts: Sequence[StageResult],
     pairs: Sequence[StageResult],
     balanced: Balanced,
-    shards: StageResult | None,
+    packed: Sequence[StageResult],
     funnel: Funnel,
     data: DatasetFolders,
 ) -> None:
-    """Count what is in the data set and write its card."""
+    """Count what is in the data set and write its card; `packed` is what was taken down, shards and pictures, if any."""
     from pipeline.audit import AUDIT, QUERY_AUDIT, AuditConfig, QueryAuditConfig
     from pipeline.card import CARD, CardConfig, read_markdown
 
@@ -332,7 +354,7 @@ def describe_dataset(
             run_whole("query audit", partial(QUERY_AUDIT.run, balanced.told, data.whole("query_audit"), curve))
         )
     told = CardConfig(config=config, funnel=funnel.told())
-    sources = [*_folders(audits), *([shards.out] if shards else [])]
+    sources = [*_folders(audits), *_folders(packed)]
     card = run_whole("card", partial(CARD.run, sources, data.whole("card"), told))
     publish_card(config.name, read_markdown(card.out))
 
@@ -347,11 +369,38 @@ def cut_parts(config: BuildDatasetConfig, selected: StageResult, data: DatasetFo
     return _parts("cut", SELECTED_PART, work, data, "parts")
 
 
-def download_parts(config: BuildDatasetConfig, parts: Sequence[StageResult], data: DatasetFolders) -> list[StageResult]:
-    """The images of each part."""
-    from pipeline.download import DOWNLOAD
+def download_parts(
+    config: BuildDatasetConfig, parts: Sequence[StageResult], funnel: Funnel, space: Workspace, data: DatasetFolders
+) -> list[StageResult]:
+    """The images of each part; then, part by part again, those of each later pass over the rows that failed."""
+    from pipeline.config import MOST_RETRY_PASSES
+    from pipeline.download import download_stage
+    from pipeline.retry import RetryConfig, final_counts, retry_stage
 
-    return _parts("download", DOWNLOAD, [([part.out], config.download) for part in parts], data, "downloads")
+    hashes = block_hashes(config, data)
+    first = [([part.out, *hashes], config.download) for part in parts]
+    passes = [_parts("download", download_stage(space.image_cache), first, data, "downloads")]
+    for number in range(1, config.download.retry_passes + 1):
+        again = RetryConfig(download=config.download, number=number)
+        both = zip(parts, passes[-1], strict=True)
+        work = [([part.out, earlier.out, *hashes], again) for part, earlier in both]
+        passes.append(_parts(f"retry {number}", retry_stage(space.image_cache), work, data, f"retries_{number}"))
+    for number in range(config.download.retry_passes + 1, MOST_RETRY_PASSES + 1):
+        prune_parts(data.whole(f"retries_{number}"), [])
+    downloads = [part for parts_of_pass in passes for part in parts_of_pass]
+    counts = final_counts([[part.counts for part in parts_of_pass] for parts_of_pass in passes])
+    funnel.tell("download", counts, " (done before)" if all(part.was_done for part in downloads) else "")
+    return downloads
+
+
+def block_hashes(config: BuildDatasetConfig, data: DatasetFolders) -> list[UPath]:
+    """The hashes of images that must not be kept, in one folder; none without a list."""
+    from pipeline.blocked_hashes import BLOCK_HASHES, plan_hashes
+
+    if not config.download.block_hashes:
+        return []
+    wanted = plan_hashes(config.download.block_hashes, config.query)
+    return [run_whole("block hashes", partial(BLOCK_HASHES.run, (), data.whole("block_hashes"), wanted)).out]
 
 
 def judge_images(
@@ -375,7 +424,9 @@ def judge_images(
     plans = require_scores(config)
     scores = [run_whole("scores", partial(IMAGE_SCORES.run, (), data.whole("image_scores"), plan)) for plan in plans]
     sources = image_sources(_folders(parts), _folders(downloads), _folders(facts), _folders(hashes), _folders(scores))
-    rules = ImageVerdictsConfig(preset=config.curate.preset, images=config.images, query=config.query)
+    rules = ImageVerdictsConfig(
+        preset=config.curate.preset, images=config.images, retry_passes=config.download.retry_passes, query=config.query
+    )
     return run_whole("images", partial(IMAGE_VERDICTS.run, sources, data.whole("image_verdicts"), rules))
 
 
@@ -395,9 +446,21 @@ def require_scores(config: BuildDatasetConfig) -> list[ImageScoresConfig]:
     return [plan(config.images, config.query)]
 
 
+def find_taken_down(
+    config: BuildDatasetConfig, images: StageResult, selected: StageResult, space: Workspace, data: DatasetFolders
+) -> StageResult:
+    """Which of the pairs `wit takedown` was asked to keep out, for whatever data set."""
+    from pipeline.tombstones import TAKEN_DOWN, TakenDownConfig
+
+    tombstones = [space.tombstones] if space.tombstones.exists() else []
+    sources, query = [images.out, selected.out, *tombstones], TakenDownConfig(query=config.query)
+    return run_whole("take-downs", partial(TAKEN_DOWN.run, sources, data.whole("taken_down"), query))
+
+
 def pack_shards(
     config: BuildDatasetConfig,
     images: StageResult,
+    taken_down: StageResult,
     downloads: Sequence[StageResult],
     funnel: Funnel,
     data: DatasetFolders,
@@ -406,7 +469,7 @@ def pack_shards(
     from pipeline.shards import SHARDS, ShardsConfig
 
     settings = ShardsConfig(config=config, funnel=funnel.told())
-    sources = [images.out, *_folders(downloads)]
+    sources = [images.out, taken_down.out, *_folders(downloads)]
     return run_whole("shards", partial(SHARDS.run, sources, data.shards, settings))
 
 

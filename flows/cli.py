@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from types import FrameType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from flows.console import is_told_in_one_line, quiet_engine, quiet_environment
 
@@ -24,7 +24,11 @@ import tyro  # noqa: E402 -- Prefect reads its settings at import, and tyro's co
 from pydantic import BaseModel, ValidationError  # noqa: E402
 
 from flows.recipes import RECIPES, Recipe, recipe  # noqa: E402
+from model.config import PretrainConfig, objective_named  # noqa: E402
 from pipeline.errors import InputError, WorkError  # noqa: E402
+
+if TYPE_CHECKING:
+    from pipeline.block_lines import ListName
 
 USER_ERROR_STATUS = 2
 FAILURE_STATUS = 1
@@ -39,7 +43,12 @@ From the web to a zero-shot classifier:
   wit build-dataset RECIPE        crawl or read pairs, filter, download, pack shards (--until selection: no download)
   wit pretrain RECIPE             train CLIP on them
   wit evaluate RECIPE             zero-shot accuracy, retrieval, report.html
+  wit takedown DATASET            take images out of a data set and out of all later ones (--urls, --hosts, --sha256 FILE)
   wit build-queries [NAME]        the paper's list of queries, from Wikipedia, WordNet or your own lists
+
+Models of other programs (docs/weights.md):
+  wit import-weights FOLDER NAME  a run of a model in the format of OpenAI, open_clip or Hugging Face
+  wit export-weights RUN FOLDER   a run's model in one of these formats, or as ONNX (--format)
 
 Questions:
   wit recipes                     the named configurations
@@ -145,7 +154,13 @@ def _configured(
     parser.add_argument("--workspace", default="")
     if command == "build-dataset":
         parser.add_argument("--until", choices=("selection", "shards"), default="shards")
+    if isinstance(default, PretrainConfig):
+        # The other options follow from it: those of tyro are the settings of the objective that the default has.
+        parser.add_argument("--objective.kind", dest="objective")
     ours, theirs = parser.parse_known_args(options)
+    others = vars(ours)
+    if isinstance(default, PretrainConfig) and (kind := others.pop("objective")):
+        default = default.model_copy(update={"objective": objective_named(kind)})
     config = tyro.cli(
         type(default),
         default=default,
@@ -154,7 +169,7 @@ def _configured(
         + (" [--until selection]" if command == "build-dataset" else ""),
         config=(tyro.conf.AvoidSubcommands, tyro.conf.FlagConversionOff),
     )
-    return config, vars(ours)
+    return config, others
 
 
 def _run_flow(command: str, pick: Callable[[Recipe], Any]) -> Callable[[list[str]], None]:
@@ -246,6 +261,50 @@ def _card(arguments: list[str]) -> None:
 
 
 @dataclass
+class ImportOptions(WorkspaceOption):
+    """Make a finished run, which can be evaluated, of a model in the format of OpenAI, open_clip or Hugging Face."""
+
+    source: tyro.conf.Positional[str] = ""
+    """Folder of the model, or OpenAI's state dict (.pt)."""
+    name: tyro.conf.Positional[str] = ""
+    """Name of the run."""
+    dataset: str = "tiny"
+    """Data set whose captions and validation split its evaluations use."""
+
+
+def _import_weights(arguments: list[str]) -> None:
+    from flows.weights import import_weights
+
+    options = tyro.cli(ImportOptions, args=arguments, prog="wit import-weights")
+    if not options.source or not options.name:
+        raise InputError("give a model and a name for the run: wit import-weights FOLDER NAME --dataset DATASET")
+    import_weights(options.source, options.name, options.dataset, options.workspace)
+
+
+@dataclass
+class ExportOptions(WorkspaceOption):
+    """Write the model of a run in the format of another program."""
+
+    run: tyro.conf.Positional[str] = ""
+    """Name of the run."""
+    folder: tyro.conf.Positional[str] = ""
+    """Folder to be made."""
+    format: Literal["openai", "open_clip", "hugging_face", "onnx"] = "open_clip"
+    """Format of the folder."""
+    dtype: Literal["fp32", "fp16"] = "fp32"
+    """Precision of the weights; ONNX is written in fp32."""
+
+
+def _export_weights(arguments: list[str]) -> None:
+    from flows.weights import export_weights
+
+    options = tyro.cli(ExportOptions, args=arguments, prog="wit export-weights")
+    if not options.run or not options.folder:
+        raise InputError("give a run and a new folder: wit export-weights tiny FOLDER --format open_clip")
+    export_weights(options.run, options.folder, options.format, options.dtype, options.workspace)
+
+
+@dataclass
 class VerifyOptions(WorkspaceOption):
     """Read all shards of a data set again: checksums, indexes, every sample."""
 
@@ -267,6 +326,42 @@ def _verify(arguments: list[str]) -> None:
     print(f"{folder}: {found.samples:,} samples in {found.shards:,} shards, all as promised")
 
 
+@dataclass
+class TakedownOptions(WorkspaceOption):
+    """Take pairs out of the shards of a data set, and out of all that is built in this workspace from now on.
+
+    The lists are as those of block.*; without one, what is known in the workspace is applied.
+    """
+
+    dataset: tyro.conf.Positional[str] = ""
+    """Name of the data set."""
+    tombstones: tuple[str, ...] = ()
+    """pair_ids or image URLs: text files, or Parquet or CSV with a column pair_id or url."""
+    urls: tuple[str, ...] = ()
+    """Text files of image URLs."""
+    hosts: tuple[str, ...] = ()
+    """Text files of hosts of images, with all their subdomains."""
+    sha256: tuple[str, ...] = ()
+    """Text files of checksums of images, in hex, of the bytes as they were on the web."""
+
+
+def _takedown(arguments: list[str]) -> None:
+    from flows.takedown import takedown
+    from flows.workspace import Workspace
+    from pipeline.query import QueryConfig
+
+    options = tyro.cli(TakedownOptions, args=arguments, prog="wit takedown")
+    if not options.dataset:
+        raise InputError("give a data set and a list: wit takedown tiny --urls urls.txt")
+    lists: dict[ListName, tuple[str, ...]] = {
+        "tombstones": options.tombstones,
+        "urls": options.urls,
+        "hosts": options.hosts,
+        "sha256": options.sha256,
+    }
+    print(takedown(Workspace.at(options.workspace), options.dataset, lists, QueryConfig()))
+
+
 def _tiny_web(arguments: list[str]) -> None:
     from flows.tiny_web import serve
     from pipeline.tiny_web.config import TinyWebConfig
@@ -281,10 +376,13 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "pretrain": _run_flow("pretrain", lambda chosen: chosen.pretrain),
     "evaluate": _run_flow("evaluate", lambda chosen: chosen.evaluate),
     "build-queries": _build_queries,
+    "import-weights": _import_weights,
+    "export-weights": _export_weights,
     "recipes": _recipes,
     "why": _why,
     "card": _card,
     "verify": _verify,
+    "takedown": _takedown,
     "tiny-web": _tiny_web,
 }
 

@@ -90,6 +90,11 @@ class Workspace:
         return self._cache / "pages"
 
     @property
+    def image_cache(self) -> Path:
+        """Images of parts whose download is under way, so that a kill costs none; always local, safe to delete."""
+        return self._cache / "images"
+
+    @property
     def file_cache(self) -> Path:
         """Remote files that were copied to be read; always local, safe to delete."""
         return self._cache / "files"
@@ -97,6 +102,11 @@ class Workspace:
     @property
     def evaluation_sets(self) -> UPath:
         return self.root / "evaluation_sets"
+
+    @property
+    def tombstones(self) -> UPath:
+        """All that was ever asked to be taken down; every build leaves it out."""
+        return self.root / "tombstones.parquet"
 
     def shards(self, dataset: str) -> UPath:
         """Folder of shards of a data set given by name, or by path if it holds a slash."""

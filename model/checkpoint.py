@@ -22,12 +22,14 @@ from typing import Any, Self
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from model.clip import CLIP
 from model.config import PretrainConfig, deciding_settings
 from model.errors import InputError
 from model.files import sha256_file, to_disk, write_text, writing
+from model.objectives.build import build_objective
+from model.objectives.objective import Objective
 from model.tokenizer import Tokenizer
 
 CONFIG = "config.json"
@@ -37,6 +39,7 @@ MODEL = "model.safetensors"
 STATE = "training_state.pt"
 CHECKPOINT = "checkpoint.json"
 DONE = "done.json"
+TOWERS = "towers."
 
 Say = Callable[[str], None]
 
@@ -73,16 +76,23 @@ class DoneRecord(Record):
 
     steps: int
     samples_seen: int
-    final_loss: float
+    final_loss: float | None  # None for weights that came from elsewhere
 
 
 @dataclass(frozen=True)
 class Run:
     """A trained model, ready for use: evaluation mode, on the CPU."""
 
-    model: CLIP
+    objective: Objective
     tokenizer: Tokenizer
     config: PretrainConfig
+
+    @property
+    def model(self) -> CLIP:
+        """Both towers. Raises InputError if the objective trained no text tower."""
+        if not isinstance(self.objective.towers, CLIP):
+            raise InputError(f"the run {self.config.name!r} learned {self.config.objective.kind}: it has no two towers")
+        return self.objective.towers
 
 
 def read_config(run_dir: Path) -> PretrainConfig:
@@ -93,20 +103,20 @@ def read_config(run_dir: Path) -> PretrainConfig:
 def fingerprint(config: PretrainConfig, data_digest: str, tokenizer_path: Path, world_size: int) -> str:
     """Identity of what a run learns: its settings, its data and its tokenizer.
 
-    A ResNet normalises over each process's share of the batch, so there the number of processes is part of it.
+    Batch norm normalises over each process's share of the batch, so there the number of processes is part of it.
     """
     parts = {
         "settings": deciding_settings(config),
         "data": data_digest,
         "tokenizer": sha256_file(tokenizer_path),
-        "shares": world_size if config.model.vision.kind == "resnet" else None,
+        "shares": world_size if config.model.vision.kind != "vit" else None,
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 def save_checkpoint(
     run_dir: Path,
-    model: CLIP,
+    model: nn.Module,
     optimizer: torch.optim.Optimizer,
     step: int,
     samples_seen: int,
@@ -175,14 +185,14 @@ def newest_checkpoint(run_dir: Path, say: Say = tell) -> tuple[Path, CheckpointR
     return None
 
 
-def load_checkpoint(folder: Path, model: CLIP, optimizer: torch.optim.Optimizer) -> None:
-    """Put a checkpoint's weights and optimiser state into `model` and `optimizer`."""
-    model.load_state_dict(load_file(folder / MODEL))
+def load_checkpoint(folder: Path, objective: Objective, optimizer: torch.optim.Optimizer) -> None:
+    """Put a checkpoint's weights and optimiser state into `objective` and `optimizer`."""
+    _load_weights(objective, folder / MODEL)
     optimizer.load_state_dict(torch.load(folder / STATE, map_location="cpu", weights_only=True))
 
 
 def save_final(
-    run_dir: Path, model: CLIP, steps: int, samples_seen: int, loss: float, run_fingerprint: str
+    run_dir: Path, model: nn.Module, steps: int, samples_seen: int, loss: float | None, run_fingerprint: str
 ) -> DoneRecord:
     """Write the finished model, then `done.json`. Raises InputError if they cannot be written."""
     partial, weights = run_dir / f".{MODEL}.partial", _weights(model)
@@ -232,10 +242,10 @@ def load_run(run_dir: Path) -> Run:
         raise InputError(
             f"{error}; train {run_dir} once more, which writes it again from the last checkpoint, or copy the run again"
         ) from error
-    model = CLIP(config.model)
-    model.load_state_dict(load_file(weights))
+    objective = build_objective(config)
+    _load_weights(objective, weights)
     tokenizer = Tokenizer.load(run_dir / TOKENIZER, config.model.text.context_length)
-    return Run(model.eval(), tokenizer, config)
+    return Run(objective.eval(), tokenizer, config)
 
 
 def _trained(run_dir: Path) -> tuple[Record, Path]:
@@ -255,8 +265,17 @@ def _require_whole(path: Path, sha256: str) -> None:
         raise InputError(f"{path} is damaged: its sha256 is not the one that was recorded")
 
 
-def _weights(model: CLIP) -> dict[str, Tensor]:
-    return {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+def _weights(model: nn.Module) -> dict[str, Tensor]:
+    """By the names of the official checkpoints; what an objective adds to the towers goes by its own."""
+    return {
+        name.removeprefix(TOWERS): tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()
+    }
+
+
+def _load_weights(objective: Objective, path: Path) -> None:
+    found = load_file(path)
+    names = {name.removeprefix(TOWERS): name for name in objective.state_dict()}
+    objective.load_state_dict({names.get(name, name): tensor for name, tensor in found.items()})
 
 
 def _save_state(state: dict[str, Any], path: Path) -> None:

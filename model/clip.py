@@ -7,16 +7,19 @@ Axes: B batch, D the shared space, L tokens, C H W the image.
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from model.config import ClipConfig, VitConfig
+from model.config import ClipConfig, ResNetConfig, VitConfig
 from model.resnet import ModifiedResNet
 from model.text import TextTransformer
 from model.vit import VisionTransformer
+
+if TYPE_CHECKING:
+    from model.torchvision_tower import TorchvisionTower
 
 
 class Features(NamedTuple):
@@ -33,13 +36,17 @@ class CLIP(TextTransformer):
     """
 
     def __init__(self, config: ClipConfig) -> None:
-        super().__init__(config.text, config.embed_dim)
+        super().__init__(config.text, config.embed_dim, config.activation)
         self.config = config
-        self.visual: VisionTransformer | ModifiedResNet
+        self.visual: VisionTransformer | ModifiedResNet | TorchvisionTower
         if isinstance(config.vision, VitConfig):
-            self.visual = VisionTransformer(config.vision, config.embed_dim)
-        else:
+            self.visual = VisionTransformer(config.vision, config.embed_dim, config.activation)
+        elif isinstance(config.vision, ResNetConfig):
             self.visual = ModifiedResNet(config.vision, config.embed_dim)
+        else:
+            from model.torchvision_tower import TorchvisionTower  # torchvision takes seconds to import
+
+            self.visual = TorchvisionTower(config.vision, config.embed_dim)
         self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / config.init_temperature)))
 
     def encode_image(self, image_BCHW: Tensor) -> Tensor:
@@ -48,15 +55,10 @@ class CLIP(TextTransformer):
         return features_BD
 
     def encode_image_twice(self, image_BCHW: Tensor) -> tuple[Tensor, Tensor]:
-        """The features before the projection (B, width) and after it (B, D), in one pass.
-
-        The attention pool of a ResNet is its projection too, so there both are what comes after (appendix A.2).
+        """The features before the projection (B, width) and after it (B, D), in one pass; the same where a tower has no
+        projection of its own.
         """
-        if isinstance(self.visual, VisionTransformer):
-            before_BC = self.visual.before_projection(image_BCHW)
-            return before_BC, before_BC @ self.visual.proj
-        after_BD = self.encode_image(image_BCHW)
-        return after_BD, after_BD
+        return self.visual.encode_twice(image_BCHW)
 
     def forward(self, image_BCHW: Tensor, tokens_BL: Tensor) -> Features:
         """Unit features of both sides (fp32) and the scale of their products."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from model.errors import InputError
 
@@ -30,6 +30,27 @@ class Settings(BaseModel):
                 f"{'.'.join(map(str, item['loc'])) or 'file'}: {item['msg']}" for item in error.errors()
             )
             raise InputError(f"{path}: {problems}") from error
+
+
+Activation = Literal["quick_gelu", "gelu"]
+TorchvisionName = Literal[
+    "resnet18",
+    "resnet34",
+    "resnet50",
+    "resnet101",
+    "resnet152",
+    "efficientnet_b0",
+    "efficientnet_b1",
+    "efficientnet_b2",
+    "efficientnet_b3",
+    "efficientnet_b4",
+    "efficientnet_b5",
+    "efficientnet_b6",
+    "efficientnet_b7",
+    "efficientnet_v2_s",
+    "efficientnet_v2_m",
+    "efficientnet_v2_l",
+]
 
 
 def _require_heads(width: int, heads: int) -> None:
@@ -74,11 +95,22 @@ class ResNetConfig(Settings):
         return self
 
 
+class TorchvisionConfig(Settings):
+    """A plain ResNet or an EfficientNet of torchvision (random weights), its classifier replaced by the linear projection.
+
+    The families that section 2.4 begins from (ResNet-50) and scales like (EfficientNet); no depth is dropped at random.
+    """
+
+    kind: Literal["torchvision"] = "torchvision"
+    image_px: int = Field(224, ge=32, description="Side of the square input, in pixels")
+    name: TorchvisionName = Field("resnet50", description="Name of the model in torchvision")
+
+
 class TextConfig(Settings):
     """The text transformer: causal mask, the feature is read at the end-of-text token (section 2.4)."""
 
     context_length: int = Field(77, ge=4, description="Most tokens of a text, start and end included")
-    vocab_size: int = Field(49_408, ge=260, description="Entries of the tokenizer")
+    vocab_size: int = Field(49_408, ge=260, description="Entries of the tokenizer, at most")
     width: int = Field(512, ge=8, description="Channels of a token")
     layers: int = Field(12, ge=1, description="Transformer blocks")
     heads: int = Field(8, ge=1, description="Attention heads")
@@ -93,8 +125,13 @@ class ClipConfig(Settings):
     """Two towers, a linear projection from each into one space, and a temperature (figure 3)."""
 
     embed_dim: int = Field(512, ge=1, description="Dimensions of the shared space")
-    vision: Annotated[VitConfig | ResNetConfig, Field(discriminator="kind")] = VitConfig()
+    vision: Annotated[VitConfig | ResNetConfig | TorchvisionConfig, Field(discriminator="kind")] = VitConfig()
     text: TextConfig = TextConfig()
+    activation: Activation = Field(
+        "quick_gelu",
+        description="Of the transformers: quick_gelu = x * sigmoid(1.702 x), as OpenAI's models; gelu = the exact one, as "
+        "most models of open_clip",
+    )
     init_temperature: float = Field(0.07, gt=0, description="Temperature at the start (section 2.5)")
     max_logit_scale: float = Field(100.0, gt=1, description="Logits are never scaled by more than this (section 2.5)")
 
@@ -111,6 +148,19 @@ class TrainConfig(Settings):
     adam_eps: float = Field(1e-6, gt=0, description="Adam's epsilon (1e-8 for the paper's ResNets)")
     weight_decay: float = Field(0.2, ge=0, description="Decoupled weight decay of all weights but gains and biases")
     precision: Literal["fp32", "bf16"] = Field("fp32", description="bf16 = autocast; weights stay fp32")
+    micro_batch: int = Field(
+        0,
+        ge=0,
+        description="Pairs that one process embeds at once, 0 = its whole share. Else every pair is embedded twice, and the "
+        "memory is that of so many pairs and the features of the others. A ResNet then normalises over so many pairs",
+        json_schema_extra=OPERATIONAL,
+    )
+    loss_tile: int = Field(
+        1_024,
+        ge=1,
+        description="Side of a tile of similarities; the contrastive loss holds a few such tiles at once",
+        json_schema_extra=OPERATIONAL,
+    )
     processes: int = Field(
         0,
         ge=0,
@@ -140,6 +190,99 @@ class TrainConfig(Settings):
     keep_checkpoints: int = Field(2, ge=1, description="Newest checkpoints kept", json_schema_extra=OPERATIONAL)
 
 
+class ContrastiveConfig(Settings):
+    """CLIP: pick each image's text out of the batch, and each text's image (figure 3)."""
+
+    kind: Literal["contrastive"] = "contrastive"
+
+
+class BagOfWordsContrastiveConfig(Settings):
+    """CLIP with a linear bag-of-words text encoder (figures 2 and 3)."""
+
+    kind: Literal["bag_of_words_contrastive"] = "bag_of_words_contrastive"
+
+
+class BagOfWordsConfig(Settings):
+    """Predict the words of an image's text, in no order (figure 2)."""
+
+    kind: Literal["bag_of_words"] = "bag_of_words"
+
+
+class CaptioningConfig(Settings):
+    """Predict each image's text word by word, forwards and backwards (the transformer of figure 2, "similar to VirTex").
+
+    The decoders have the width, layers and heads of `model.text`.
+    """
+
+    kind: Literal["captioning"] = "captioning"
+    dropout: float = Field(0.1, ge=0, lt=1, description="Dropout of the decoders (VirTex's)")
+
+
+class MaskedLmConfig(Settings):
+    """Predict words left out of a text from the rest and the image (ICMLM's head `tfm`, arXiv:2008.01392).
+
+    The transformer has the width, layers and heads of `model.text`.
+    """
+
+    kind: Literal["masked_lm"] = "masked_lm"
+    masked_share: float = Field(0.15, gt=0, lt=1, description="Words left out of a text; at least one is")
+    dropout: float = Field(0.1, ge=0, lt=1, description="Dropout of the transformer")
+
+
+class ConvirtConfig(Settings):
+    """ConVIRT (arXiv:2010.00747): contrastive with non-linear heads, fixed temperature and unequal directions."""
+
+    kind: Literal["convirt"] = "convirt"
+    temperature: float = Field(0.1, gt=0, description="Fixed temperature")
+    image_weight: float = Field(0.75, ge=0, le=1, description="Share of image-to-text in the loss")
+
+
+class SigmoidConfig(Settings):
+    """SigLIP (arXiv:2303.15343): each image and text of a batch judged as a pair or not, by itself."""
+
+    kind: Literal["sigmoid"] = "sigmoid"
+    init_scale: float = Field(10.0, gt=0, description="Factor of similarities at the start")
+    init_bias: float = Field(-10.0, description="Bias of the logits at the start: most pairs are none")
+
+
+class SimclrConfig(Settings):
+    """SimCLR (arXiv:2002.05709), images alone: pick the other view of an image out of the batch."""
+
+    kind: Literal["simclr"] = "simclr"
+    temperature: float = Field(0.1, gt=0, description="Fixed temperature")
+    head_dim: int = Field(128, ge=1, description="Dimensions in which views are compared")
+
+
+class MocoConfig(Settings):
+    """MoCo v2 (arXiv:2003.04297), images alone: pick the other view, by a slowly moving tower, out of earlier batches."""
+
+    kind: Literal["moco"] = "moco"
+    temperature: float = Field(0.2, gt=0, description="Fixed temperature")
+    head_dim: int = Field(128, ge=1, description="Dimensions in which views are compared")
+    momentum: float = Field(0.999, ge=0, lt=1, description="What the moving tower keeps of itself in a step")
+    queue: int = Field(65_536, ge=1, description="Views of earlier batches that are told apart from")
+
+
+Objective = Annotated[
+    ContrastiveConfig
+    | BagOfWordsContrastiveConfig
+    | BagOfWordsConfig
+    | CaptioningConfig
+    | MaskedLmConfig
+    | ConvirtConfig
+    | SigmoidConfig
+    | SimclrConfig
+    | MocoConfig,
+    Field(discriminator="kind", description="What is learned"),
+]
+
+
+def objective_named(kind: str) -> Objective:
+    """The defaults of an objective. Raises ValidationError that lists the kinds there are."""
+    found: Objective = TypeAdapter(Objective).validate_python({"kind": kind})
+    return found
+
+
 class PretrainConfig(Settings):
     """Everything that decides what a run learns."""
 
@@ -147,14 +290,34 @@ class PretrainConfig(Settings):
     dataset: str = Field(
         description="Name of the data set it learns from, or the path of a folder of shards with manifest.json"
     )
+    tokenizer: str = Field(
+        "trained",
+        min_length=1,
+        description="trained = learned from the captions, at most model.text.vocab_size entries; clip = CLIP's own 49,408 "
+        "entries, from the installed open_clip_torch; else a local folder of Hugging Face tokenizer files of CLIP's kind",
+    )
+    start_from: str = Field(
+        "",
+        description="Run whose weights and tokenizer it starts from: a name, or a path (with a slash); another image_px is "
+        "fine, positions are interpolated. Empty = random weights",
+    )
     model: ClipConfig = ClipConfig()
     train: TrainConfig = TrainConfig()
+    objective: Objective = ContrastiveConfig()
 
     @model_validator(mode="after")
     def _batch_divides(self) -> PretrainConfig:
         if self.train.processes and self.train.global_batch % self.train.processes:
             raise ValueError(
                 f"global_batch {self.train.global_batch} is not divisible by {self.train.processes} processes"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _queue_holds_a_batch(self) -> PretrainConfig:
+        if isinstance(self.objective, MocoConfig) and self.objective.queue < self.train.global_batch:
+            raise ValueError(
+                f"objective.queue {self.objective.queue} is smaller than one global_batch of {self.train.global_batch}"
             )
         return self
 
@@ -166,6 +329,8 @@ def deciding_settings(config: PretrainConfig) -> dict[str, Any]:
         for name, field in TrainConfig.model_fields.items()
         if isinstance(field.json_schema_extra, dict) and field.json_schema_extra.get("operational")
     }
+    if config.model.vision.kind != "vit" and config.train.micro_batch:
+        operational.remove("micro_batch")  # batch norm normalises over it
     return config.model_dump(mode="json", exclude={"name": True, "dataset": True, "train": operational})
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -87,6 +88,16 @@ class Processes:
         gathered: Tensor = _GatherRows.apply(torch.cat(local, dim=1))
         return list(torch.split(gathered, widths, dim=1))
 
+    def merge_exponentials(self, largest_G: Tensor, sum_G: Tensor) -> tuple[Tensor, Tensor]:
+        """Sums of exponentials over each process's share, relative to exp(its largest), to those over all shares."""
+        if self.world_size == 1:
+            return largest_G, sum_G
+        largest_of_all_G = largest_G.clone()
+        dist.all_reduce(largest_of_all_G, dist.ReduceOp.MAX)
+        sum_of_all_G = sum_G * (largest_G - largest_of_all_G).exp()
+        dist.all_reduce(sum_of_all_G, dist.ReduceOp.SUM)
+        return largest_of_all_G, sum_of_all_G
+
     def wrap(self, model: nn.Module) -> nn.Module:
         """The model with gradients averaged over all processes.
 
@@ -101,6 +112,12 @@ class Processes:
             return DistributedDataParallel(
                 model, device_ids=device_ids, broadcast_buffers=False, gradient_as_bucket_view=True
             )
+
+    def gradients_kept_apart(self, wrapped: nn.Module, are_apart: bool) -> AbstractContextManager[None]:
+        """While gradients only add up in each process; those of the next pass outside bring them together."""
+        if are_apart and isinstance(wrapped, DistributedDataParallel):
+            return wrapped.no_sync()
+        return nullcontext()
 
     def share_buffers(self, buffers: Iterable[Tensor]) -> None:
         """Give all processes those of process 0."""

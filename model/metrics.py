@@ -17,7 +17,7 @@ from model.files import write_text, writing
 LINE_EVERY_S = 3.0
 NUMBERS = {
     "train": ("step", "loss", "learning_rate", "logit_scale"),
-    "validation": ("step", "loss", "image_to_text_recall_at_1", "text_to_image_recall_at_1", "samples"),
+    "validation": ("step", "loss", "samples"),
     "end": ("step",),
 }
 """What every line of a kind holds, at least."""

@@ -99,16 +99,34 @@ class ModifiedResNet(nn.Module):
             layers.append(_stage(channels, stage_width, blocks, stride))
             channels = EXPANSION * stage_width
         self.layer1, self.layer2, self.layer3, self.layer4 = layers
+        self.grid_channels = channels
         self.attnpool = AttentionPool(config.image_px // 32, channels, config.heads, embed_dim)
 
+    def grid(self, image_BCHW: Tensor) -> Tensor:
+        """The last map as (B, L, grid_channels), row by row."""
+        return self._map(image_BCHW).flatten(2).transpose(1, 2)
+
+    def pool_parameters(self) -> list[nn.Parameter]:
+        """What `grid` has no use for."""
+        return list(self.attnpool.parameters())
+
     def forward(self, image_BCHW: Tensor) -> Tensor:
+        image_BD: Tensor = self.attnpool(self._map(image_BCHW))
+        return image_BD
+
+    def encode_twice(self, image_BCHW: Tensor) -> tuple[Tensor, Tensor]:
+        """The feature as it is, twice: the attention pool is the projection too (appendix A.2)."""
+        image_BD = self.forward(image_BCHW)
+        return image_BD, image_BD
+
+    def _map(self, image_BCHW: Tensor) -> Tensor:
         x_BCHW = F.relu(self.bn1(self.conv1(image_BCHW)), inplace=True)
         x_BCHW = F.relu(self.bn2(self.conv2(x_BCHW)), inplace=True)
         x_BCHW = self.avgpool(F.relu(self.bn3(self.conv3(x_BCHW)), inplace=True))
         for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
             x_BCHW = stage(x_BCHW)
-        image_BD: Tensor = self.attnpool(x_BCHW)
-        return image_BD
+        map_BCHW: Tensor = x_BCHW
+        return map_BCHW
 
 
 def _stage(channels_in: int, width: int, blocks: int, stride: int) -> nn.Sequential:

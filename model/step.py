@@ -1,19 +1,21 @@
 """One step of training, the same in all processes.
 
-Axes: B a process's share of the batch, G the global batch, C H W the image, L tokens, D the shared space.
+Axes: B a process's share of the batch, C H W the image, L tokens, K random numbers.
 """
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
 
-from model.data import Batch, SampleError, normalise
+from model.data import Batch, SampleError
 from model.distributed import PeerError
-from model.objectives.contrastive import contrastive_loss
+from model.gradients import backward
+from model.objectives.objective import Inputs, Outputs
 from model.optim import learning_rate, set_learning_rate
 from model.training import Training
 
@@ -27,7 +29,7 @@ def train_step(training: Training, batch: Batch) -> float:
 
     Raises DivergedError instead of taking the step if that loss is not finite.
     """
-    loss = _backward(training, batch)
+    loss, outputs = _backward(training, batch)
     mean_loss = training.processes.mean(loss)
     if not math.isfinite(mean_loss):
         first_ids = training.order.sample_ids(batch.step)[:8].tolist()
@@ -37,13 +39,13 @@ def train_step(training: Training, batch: Batch) -> float:
         )
     set_learning_rate(training.optimizer, learning_rate(batch.step, training.steps, training.config.train))
     training.optimizer.step()
-    training.model.clip_scale()
+    training.objective.after_step(outputs, training.processes)
     return mean_loss
 
 
 def require_finite(training: Training) -> None:
     """Raise DivergedError, in all processes, if a weight is not a finite number: a loss may be when its gradient is not."""
-    for name, weight in training.model.named_parameters():
+    for name, weight in training.objective.named_parameters():
         if not torch.isfinite(weight).all():
             raise DivergedError(
                 f"step {training.step}: {name} is not finite; nothing of it was saved. Run the same command to go on "
@@ -51,18 +53,23 @@ def require_finite(training: Training) -> None:
             )
 
 
-def _backward(training: Training, batch: Batch) -> Tensor:
-    processes, device = training.processes, training.processes.device
-    image_BCHW = normalise(batch.image_BHWC.to(device, non_blocking=True))
-    tokens_BL = batch.tokens_BL.to(device, non_blocking=True)
-    with torch.autocast(device.type, torch.bfloat16, enabled=training.config.train.precision == "bf16"):
-        features = training.wrapped(image_BCHW, tokens_BL)
-    image_GD, text_GD = processes.gather(features.image_BD, features.text_BD)
-    first = processes.rank * len(tokens_BL)
-    loss = contrastive_loss(features.image_BD, features.text_BD, image_GD, text_GD, features.scale, first)
+def _backward(training: Training, batch: Batch) -> tuple[Tensor, Outputs]:
+    objective, processes, config = training.objective, training.processes, training.config.train
+    _seed_step(config.seed, batch.step, processes.rank)
     training.optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
-    return loss
+    draws_BK = training.order.draws(batch.step, batch.sample_ids, objective.draws)
+    inputs = Inputs(
+        image_BHWC=batch.image_BHWC.to(processes.device, non_blocking=True),
+        tokens_BL=batch.tokens_BL.to(processes.device, non_blocking=True),
+        draws_BK=torch.from_numpy(draws_BK).to(processes.device, torch.float32),
+    )
+    return backward(objective, training.wrapped, inputs, processes, config.micro_batch, config.precision == "bf16")
+
+
+def _seed_step(seed: int, step: int, rank: int) -> None:
+    """Dropout of a step depends on the step alone, so that a resumed run drops the same."""
+    digest = hashlib.blake2b(repr(("step", seed, step, rank)).encode(), digest_size=8).digest()
+    torch.manual_seed(int.from_bytes(digest, "little", signed=True))
 
 
 def batches(training: Training, stop_requested: Callable[[], bool]) -> Iterator[Batch | None]:
@@ -98,10 +105,10 @@ def rehearse(training: Training) -> None:
     """
     if training.processes.world_size <= 2 or training.step == training.steps:
         return
-    buffers = [buffer.clone() for buffer in training.model.buffers()]
+    buffers = [buffer.clone() for buffer in training.objective.buffers()]
     batch = next(batches(training, stop_requested=lambda: False))
     assert batch is not None
     _backward(training, batch)
     training.optimizer.zero_grad(set_to_none=True)
-    for buffer, before in zip(training.model.buffers(), buffers, strict=True):
+    for buffer, before in zip(training.objective.buffers(), buffers, strict=True):
         buffer.copy_(before)

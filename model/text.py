@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from model.config import TextConfig
+from model.config import Activation, TextConfig
 from model.transformer import LayerNorm, Transformer
 
 
@@ -16,10 +16,10 @@ class TextTransformer(nn.Module):
     through the causal mask: a batch may be cut to its longest text without changing a feature.
     """
 
-    def __init__(self, config: TextConfig, embed_dim: int) -> None:
+    def __init__(self, config: TextConfig, embed_dim: int, activation: Activation = "quick_gelu") -> None:
         super().__init__()
         self.context_length = config.context_length
-        self.transformer = Transformer(config.width, config.layers, config.heads, causal=True)
+        self.transformer = Transformer(config.width, config.layers, config.heads, causal=True, activation=activation)
         self.token_embedding = nn.Embedding(config.vocab_size, config.width)
         self.positional_embedding = nn.Parameter(torch.empty(config.context_length, config.width))
         self.ln_final = LayerNorm(config.width)
@@ -34,6 +34,6 @@ class TextTransformer(nn.Module):
         length = tokens_BL.shape[1]
         x_BLC = self.token_embedding(tokens_BL) + self.positional_embedding[:length]
         x_BLC = self.transformer(x_BLC)
-        x_BC = x_BLC[torch.arange(len(tokens_BL), device=tokens_BL.device), tokens_BL.argmax(dim=-1)]
+        x_BC = x_BLC[torch.arange(tokens_BL.shape[0], device=tokens_BL.device), tokens_BL.argmax(dim=-1)]
         text_BD: Tensor = self.ln_final(x_BC) @ self.text_projection
         return text_BD

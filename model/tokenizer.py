@@ -1,4 +1,4 @@
-"""The tokenizer: lower-cased byte-level BPE, learned from the captions it is used on, saved with the run.
+"""The tokenizer: lower-cased byte-level BPE, learned from the captions it is used on or CLIP's own, saved with the run.
 
 Bytes are the alphabet, so every text has tokens. The start and end tokens are the last two entries and no text can
 spell them; the end token has the largest id, which is how the text tower finds it.
@@ -15,21 +15,32 @@ import torch
 from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from torch import Tensor
 
-START = "<|startoftext|>"
-END = "<|endoftext|>"
+from model.clip_vocabulary import END, START, clean, hugging_face_backend, official_backend
+
+TRAINED, CLIPS_OWN = "trained", "clip"  # PretrainConfig.tokenizer
+OFFICIAL = "official"
 PAD_ID = 0  # as in the official code; what follows the end token is never seen
 MIN_PAIR_COUNT = 2
 
 
 class Tokenizer:
-    """Texts -> token ids, at most `context_length` of them; the file `tokenizer.json` is in Hugging Face's format."""
+    """Texts -> token ids, at most `context_length` of them.
 
-    def __init__(self, backend: tokenizers.Tokenizer, context_length: int) -> None:
+    The file `tokenizer.json` is in Hugging Face's format, with one more field where texts are cleaned as the official
+    code does it: `"cleaning": "official"`.
+    """
+
+    def __init__(self, backend: tokenizers.Tokenizer, context_length: int, cleans_as_official: bool = False) -> None:
         end_id = backend.token_to_id(END)
-        if end_id is None or end_id != backend.get_vocab_size() - 1:
-            raise ValueError(f"the tokenizer's last entry is not {END}; it is not one that this program wrote")
+        nothing = [backend.token_to_id(START), end_id]
+        if end_id is None or end_id != backend.get_vocab_size() - 1 or backend.encode("").ids != nothing:
+            raise ValueError(
+                f"a tokenizer whose texts do not end with {END}, its last entry: it is not one that this program wrote, "
+                "nor CLIP's"
+            )
         self.backend = backend
         self.context_length = context_length
+        self.cleans_as_official = cleans_as_official
         self.end_id: int = end_id
 
     @property
@@ -60,11 +71,23 @@ class Tokenizer:
     @classmethod
     def load(cls, path: Path, context_length: int) -> Tokenizer:
         """Read a `tokenizer.json`. Raises ValueError if it is not one of ours."""
-        return cls(tokenizers.Tokenizer.from_str(path.read_text(encoding="utf-8")), context_length)
+        described = json.loads(path.read_text(encoding="utf-8"))
+        cleaning = described.pop("cleaning", None)
+        return cls(tokenizers.Tokenizer.from_str(json.dumps(described)), context_length, cleaning == OFFICIAL)
+
+    @classmethod
+    def ready_made(cls, source: str, context_length: int) -> Tokenizer:
+        """CLIP's own (`source` is "clip"), or that of a folder of Hugging Face's. Raises ValueError if it cannot be used."""
+        if source == CLIPS_OWN:
+            return cls(official_backend(), context_length, cleans_as_official=True)
+        return cls(hugging_face_backend(Path(source)), context_length)
 
     def to_json(self) -> str:
         """The text of `tokenizer.json`."""
-        return self.backend.to_str(pretty=True)
+        text: str = self.backend.to_str(pretty=True)
+        if not self.cleans_as_official:
+            return text
+        return json.dumps({"cleaning": OFFICIAL, **json.loads(text)}, indent=2, ensure_ascii=False)
 
     def encode(self, texts: Sequence[str]) -> Tensor:
         """Ids (B, L) int64, L = the longest text of the batch; longer ones are cut, their end token kept."""
@@ -73,7 +96,8 @@ class Tokenizer:
     def encode_ids(self, texts: Sequence[str]) -> tuple[list[list[int]], int]:
         """The ids of each text, and how many texts were cut to the context length."""
         rows, cut = [], 0
-        for encoding in self.backend.encode_batch_fast(list(texts)):
+        cleaned = [clean(text) for text in texts] if self.cleans_as_official else list(texts)
+        for encoding in self.backend.encode_batch_fast(cleaned):
             ids: list[int] = encoding.ids
             if len(ids) > self.context_length:
                 ids = [*ids[: self.context_length - 1], self.end_id]

@@ -106,7 +106,7 @@ def _write_metrics(training: Training, metrics: MetricsFile | None, speed: Speed
         samples_seen=training.samples_seen,
         loss=training.loss,
         learning_rate=learning_rate(last, training.steps, training.config.train),
-        logit_scale=training.model.logit_scale.exp().item(),
+        logit_scale=training.objective.scale,
         samples_per_s=round(speed.samples_per_s, 1),
         data_wait_share=round(speed.data_wait_share, 4),
         eta_s=round(eta_s, 1),
@@ -121,10 +121,11 @@ def _end_epoch(training: Training, metrics: MetricsFile | None, captions_cut: in
     due = epoch % config.validate_every_epochs == 0 or training.step == training.steps
     if not due or not len(training.dataset.val) or not config.validation_samples:
         return
-    result = validate(training.model, training.dataset.val, training.tokenizer, training.config, training.processes)
+    result = validate(training.objective, training.dataset.val, training.tokenizer, training.config, training.processes)
     _note(training, metrics, "validation", epoch=epoch, **result)
-    recall = result["image_to_text_recall_at_1"]
-    training.progress.say(f"epoch {epoch}: validation loss {result['loss']:.3f}, image-to-text recall@1 {recall:.1%}")
+    recall = result.get("image_to_text_recall_at_1")
+    told = "" if recall is None else f", image-to-text recall@1 {recall:.1%}"
+    training.progress.say(f"epoch {epoch}: validation loss {result['loss']:.3f}{told}")
 
 
 def _save(training: Training) -> None:
@@ -132,7 +133,7 @@ def _save(training: Training) -> None:
     training.processes.first_alone(
         lambda: save_checkpoint(
             training.run_dir,
-            training.model,
+            training.objective,
             training.optimizer,
             training.step,
             training.samples_seen,
@@ -147,7 +148,7 @@ def _finish(training: Training, metrics: MetricsFile | None) -> None:
     step, samples_seen, loss = training.step, training.samples_seen, training.loss
     _note(training, metrics, "end", samples_seen=samples_seen, loss=loss)
     training.processes.first_alone(
-        lambda: save_final(training.run_dir, training.model, step, samples_seen, loss, training.fingerprint)
+        lambda: save_final(training.run_dir, training.objective, step, samples_seen, loss, training.fingerprint)
     )
 
 

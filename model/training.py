@@ -24,15 +24,17 @@ from model.checkpoint import (
     require_final,
     tell,
 )
-from model.clip import CLIP
 from model.config import PretrainConfig
 from model.data import Dataset, Loader, Order, open_dataset
 from model.distributed import Processes
 from model.errors import InputError
 from model.files import sha256_file, write_text
 from model.metrics import Progress
+from model.objectives.build import build_objective
+from model.objectives.objective import Objective
 from model.optim import build_optimizer
-from model.tokenizer import Tokenizer
+from model.start import copy_weights, load_start
+from model.tokenizer import TRAINED, Tokenizer
 
 TOKENIZER_CAPTIONS = 10_000_000  # shards are shuffled: the first captions are a fair sample of a larger data set
 
@@ -48,7 +50,7 @@ class Training:
     tokenizer: Tokenizer
     fingerprint: str
     processes: Processes
-    model: CLIP
+    objective: Objective
     wrapped: nn.Module
     optimizer: torch.optim.Optimizer
     progress: Progress
@@ -93,12 +95,14 @@ def prepare(run_dir: Path, config: PretrainConfig, shards: str, processes: Proce
     if done is not None:
         _reopen(run_dir, newest is not None, processes)
     torch.manual_seed(config.train.seed)
-    model = CLIP(config.model).to(processes.device).to(memory_format=torch.channels_last)
-    optimizer = build_optimizer(model, config.train)
+    objective = build_objective(config).to(processes.device).to(memory_format=torch.channels_last)
+    if config.start_from and newest is None:
+        copy_weights(load_start(run_dir, config), objective.towers)
+    optimizer = build_optimizer(objective, config.train)
     step, loss = 0, math.nan
     if newest is not None:
         folder, checkpoint = newest
-        load_checkpoint(folder, model, optimizer)
+        load_checkpoint(folder, objective, optimizer)
         step, loss = checkpoint.step, checkpoint.loss
     training = Training(
         run_dir=run_dir,
@@ -108,8 +112,8 @@ def prepare(run_dir: Path, config: PretrainConfig, shards: str, processes: Proce
         tokenizer=tokenizer,
         fingerprint=identity,
         processes=processes,
-        model=model,
-        wrapped=processes.wrap(model),
+        objective=objective,
+        wrapped=processes.wrap(objective),
         optimizer=optimizer,
         progress=Progress(step, config.train.epochs * order.steps_per_epoch, processes.is_first),
         step=step,
@@ -139,14 +143,27 @@ def _reopen(run_dir: Path, has_checkpoint: bool, processes: Processes) -> None:
 
 
 def _ensure_tokenizer(run_dir: Path, dataset: Dataset, config: PretrainConfig, record: Record | None, say: Say) -> None:
-    """Learn the tokenizer of a new run; learn that of an older one again if its file was damaged: it comes out the same."""
+    """Learn or read the tokenizer of a new run; do so again for an older one whose file was damaged: it comes out the same."""
     path, text = run_dir / TOKENIZER, config.model.text
     if record is not None:
         if path.is_file() and sha256_file(path) == record.tokenizer_sha256:
             return
-        say(f"{path} is missing or damaged; it is learned again from the same captions")
-    captions = islice(dataset.train.captions(), TOKENIZER_CAPTIONS)
-    write_text(path, Tokenizer.train(captions, text.vocab_size, text.context_length).to_json())
+        is_learned = config.tokenizer == TRAINED and not config.start_from
+        again = "learned again from the same captions" if is_learned else "read again"
+        say(f"{path} is missing or damaged; it is {again}")
+    if config.start_from:
+        tokenizer = load_start(run_dir, config).tokenizer
+    elif config.tokenizer == TRAINED:
+        captions = islice(dataset.train.captions(), TOKENIZER_CAPTIONS)
+        tokenizer = Tokenizer.train(captions, text.vocab_size, text.context_length)
+    else:
+        tokenizer = Tokenizer.ready_made(config.tokenizer, text.context_length)
+    if tokenizer.vocab_size > text.vocab_size:
+        raise InputError(
+            f"model.text.vocab_size is {text.vocab_size:,}, but the tokenizer {config.tokenizer!r} has "
+            f"{tokenizer.vocab_size:,} entries; set it to as many"
+        )
+    write_text(path, tokenizer.to_json())
 
 
 def _require_same(run_dir: Path, identity: str, found: Record | None, what: str) -> None:
@@ -163,7 +180,7 @@ def _say_nothing(message: str) -> None:
 
 def _introduce(training: Training) -> None:
     order, processes, say = training.order, training.processes, training.progress.say
-    parameters = sum(parameter.numel() for parameter in training.model.parameters())
+    parameters = sum(parameter.numel() for parameter in training.objective.parameters())
     say(f"{training.config.name}: {parameters:,} parameters, {training.tokenizer.vocab_size:,} tokens")
     say(
         f"{order.samples:,} samples, {training.steps:,} steps of {order.global_batch:,} "

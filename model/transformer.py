@@ -1,4 +1,4 @@
-"""The transformer both towers are made of: pre-norm blocks with QuickGELU.
+"""The transformer both towers are made of: pre-norm blocks with QuickGELU or GELU.
 
 Parameter names are those of the official checkpoints (openai/CLIP), so that their weights load as they are.
 Axes: B batch, L tokens, C channels.
@@ -9,6 +9,8 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
+
+from model.config import Activation
 
 
 class LayerNorm(nn.LayerNorm):
@@ -48,10 +50,10 @@ class Attention(nn.Module):
 class Mlp(nn.Module):
     """Four times as wide inside."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, activation: Activation) -> None:
         super().__init__()
         self.c_fc = nn.Linear(width, 4 * width)
-        self.gelu = QuickGELU()
+        self.gelu = QuickGELU() if activation == "quick_gelu" else nn.GELU()
         self.c_proj = nn.Linear(4 * width, width)
 
     def forward(self, x_BLC: Tensor) -> Tensor:
@@ -62,11 +64,11 @@ class Mlp(nn.Module):
 class Block(nn.Module):
     """x + attention(norm(x)), then x + mlp(norm(x))."""
 
-    def __init__(self, width: int, heads: int, causal: bool) -> None:
+    def __init__(self, width: int, heads: int, causal: bool, activation: Activation) -> None:
         super().__init__()
         self.attn = Attention(width, heads, causal)
         self.ln_1 = LayerNorm(width)
-        self.mlp = Mlp(width)
+        self.mlp = Mlp(width, activation)
         self.ln_2 = LayerNorm(width)
 
     def forward(self, x_BLC: Tensor) -> Tensor:
@@ -78,10 +80,12 @@ class Block(nn.Module):
 class Transformer(nn.Module):
     """A stack of blocks."""
 
-    def __init__(self, width: int, layers: int, heads: int, causal: bool) -> None:
+    def __init__(
+        self, width: int, layers: int, heads: int, causal: bool, activation: Activation = "quick_gelu"
+    ) -> None:
         super().__init__()
         self.width = width
-        self.resblocks = nn.ModuleList(Block(width, heads, causal) for _ in range(layers))
+        self.resblocks = nn.ModuleList(Block(width, heads, causal, activation) for _ in range(layers))
 
     def forward(self, x_BLC: Tensor) -> Tensor:
         for block in self.resblocks:

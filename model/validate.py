@@ -5,14 +5,16 @@ Axes: B a process's share, G a global batch, N the samples used, D the shared sp
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
-from model.clip import CLIP
 from model.config import PretrainConfig
-from model.data import InSequence, Loader, Split, normalise
+from model.data import InSequence, Loader, Split
 from model.distributed import Processes
-from model.objectives.contrastive import contrastive_loss, hits_at_1
+from model.objectives.contrastive import hits_at_1
+from model.objectives.objective import Inputs, Objective, Outputs
 from model.tokenizer import Tokenizer
 
 ROWS_AT_ONCE = 1024
@@ -20,9 +22,10 @@ ROWS_AT_ONCE = 1024
 
 @torch.no_grad()
 def validate(
-    model: CLIP, split: Split, tokenizer: Tokenizer, config: PretrainConfig, processes: Processes
+    objective: Objective, split: Split, tokenizer: Tokenizer, config: PretrainConfig, processes: Processes
 ) -> dict[str, float | int]:
-    """The first `validation_samples` pairs of the split: loss, recall at 1 in both directions, and how many pairs.
+    """The first `validation_samples` pairs of the split: loss, how many pairs, and recall at 1 in both directions where the
+    objective has features of both sides.
 
     The loss is that of batches as large as in training (an incomplete last one is left out if there is another), so
     it compares with the training loss; recall is over all pairs at once. Every process embeds its share.
@@ -30,34 +33,45 @@ def validate(
     samples = min(len(split), config.train.validation_samples)
     smallest = -(-samples // processes.world_size) * processes.world_size
     order = InSequence(samples, min(config.train.global_batch, smallest))
-    threads, image_px = config.train.loader_threads, config.model.vision.image_px
-    loader = Loader(split, tokenizer, order, image_px, threads, processes.rank, processes.world_size)
-    was_training = model.training
-    model.eval()
-    processes.share_buffers(model.buffers())
-    image_parts, text_parts = [], []
+    was_training = objective.training
+    objective.eval()
+    processes.share_buffers(objective.buffers())
+    loader = _loader(split, tokenizer, order, config, processes)
+    parts = []
     for batch in loader.batches(0, order.steps):
-        image_BCHW = normalise(batch.image_BHWC.to(processes.device))
+        draws_BK = torch.from_numpy(order.draws(batch.step, batch.sample_ids, objective.draws))
+        inputs = Inputs(*(part.to(processes.device) for part in (batch.image_BHWC, batch.tokens_BL, draws_BK.float())))
         with torch.autocast(processes.device.type, torch.bfloat16, enabled=config.train.precision == "bf16"):
-            features = model(image_BCHW, batch.tokens_BL.to(processes.device))
-        image_GD, text_GD = processes.gather(features.image_BD, features.text_BD)
-        image_parts.append(image_GD)
-        text_parts.append(text_GD)
-    model.train(was_training)
-    image_ND, text_ND = torch.cat(image_parts)[:samples], torch.cat(text_parts)[:samples]
-    return {
-        "loss": _loss(image_ND, text_ND, model.logit_scale.exp(), order.global_batch),
-        "image_to_text_recall_at_1": _recall(image_ND, text_ND),
-        "text_to_image_recall_at_1": _recall(text_ND, image_ND),
+            outputs: Outputs = objective(inputs)
+        parts.append(processes.gather(*outputs.rows))
+    rows = [torch.cat(row_parts)[:samples] for row_parts in zip(*parts, strict=True)]
+    result: dict[str, float | int] = {
+        "loss": _loss(objective, rows, outputs.shared, processes, order.global_batch),
         "samples": samples,
     }
+    objective.train(was_training)
+    if objective.zero_shot == "features":
+        image_ND, text_ND = rows
+        result["image_to_text_recall_at_1"] = _recall(image_ND, text_ND)
+        result["text_to_image_recall_at_1"] = _recall(text_ND, image_ND)
+    return result
 
 
-def _loss(image_ND: Tensor, text_ND: Tensor, scale: Tensor, batch: int) -> float:
+def _loader(
+    split: Split, tokenizer: Tokenizer, order: InSequence, config: PretrainConfig, processes: Processes
+) -> Loader:
+    threads, image_px = config.train.loader_threads, config.model.vision.image_px
+    return Loader(split, tokenizer, order, image_px, threads, processes.rank, processes.world_size)
+
+
+def _loss(
+    objective: Objective, rows: list[Tensor], shared: tuple[Tensor, ...], processes: Processes, batch: int
+) -> float:
+    alone = replace(processes, rank=0, world_size=1)
     losses = [
-        contrastive_loss(image_GD, text_GD, image_GD, text_GD, scale, first=0)
-        for image_GD, text_GD in zip(torch.split(image_ND, batch), torch.split(text_ND, batch), strict=True)
-        if len(image_GD) == batch or len(image_ND) < batch
+        objective.loss(Outputs(batch_rows, shared), alone)
+        for batch_rows in zip(*(torch.split(row, batch) for row in rows), strict=True)
+        if len(batch_rows[0]) == batch or len(rows[0]) < batch
     ]
     return float(torch.stack(losses).mean())
 

@@ -23,7 +23,6 @@ from pipeline.sources.files import open_seekable, open_stream
 from pipeline.sources.rows import TableWriter
 from pipeline.urls import normalise_url
 
-SECTION = "block"  # of the configuration, for messages
 BATCH_ROWS = 16_384
 CHUNK_BYTES = 1 << 20
 MAX_LINE_BYTES = 16_384  # no entry is longer
@@ -31,7 +30,7 @@ MAX_ROW_BYTES = 1 << 20  # of CSV, whose other columns may be long
 SHOWN_CHARS = 200  # of a line that cannot be used
 BOM = b"\xef\xbb\xbf"
 
-ListName = Literal["hosts", "urls", "words", "tombstones", "scores"]
+ListName = Literal["hosts", "urls", "words", "tombstones", "scores", "sha256", "hashes"]
 Format = Literal["text", "CSV", "Parquet"]
 FORMATS: dict[ListName, tuple[Format, ...]] = {
     "hosts": ("text",),
@@ -39,17 +38,19 @@ FORMATS: dict[ListName, tuple[Format, ...]] = {
     "words": ("text",),
     "tombstones": ("text", "CSV", "Parquet"),
     "scores": ("Parquet",),
+    "sha256": ("text",),
+    "hashes": ("text",),
 }
-LISTS = tuple(FORMATS)
 _FORMATS_OF_ENDINGS: dict[str, Format] = {"csv": "CSV", "parquet": "Parquet", "pq": "Parquet"}  # others are text
 _COMPRESSED = re.compile(r"\.(?:gz|bz2|xz|zst|zip)$")
 KEY_COLUMNS = ("pair_id", "url")
+HASH_DIGITS = {32: "md5", 64: "sha256"}  # hex digits of each
 HARMLESS = frozenset(("empty", "comment"))  # what a list may hold beside its entries
 
 LINES_SCHEMA = pa.schema(
     [
         ("list", pa.string()),
-        ("key", pa.string()),  # what `value` is: host, url, word or pair_id
+        ("key", pa.string()),  # what `value` is: host, url, word, pair_id, md5 or sha256
         ("value", pa.string()),  # in normal form; of a line that cannot be used, its start
         ("score", pa.float64()),
         ("file", pa.string()),
@@ -71,7 +72,7 @@ class BlockFile(Settings):
     @property
     def option(self) -> str:
         """The setting that names the file."""
-        return f"{SECTION}.{self.name}"
+        return option_of(self.name)
 
 
 class Found(NamedTuple):
@@ -93,11 +94,16 @@ class Line(NamedTuple):
     drop_reason: str | None
 
 
-def check_format(name: ListName, path: str) -> None:
+def option_of(name: ListName) -> str:
+    """The setting that names the files of a list. Hashes are those of images, which only the download sees."""
+    return {"hashes": "download.block_hashes", "sha256": "--sha256"}.get(name, f"block.{name}")
+
+
+def check_format(name: ListName, path: str, option: str) -> None:
     """Raise InputError if the list takes no files of the format that the ending of `path` tells."""
     if _format(path) not in FORMATS[name]:
         takes = " or ".join(FORMATS[name])
-        raise InputError(f"{path}: {SECTION}.{name} takes {takes}, this is {_format(path)} by its ending; convert it")
+        raise InputError(f"{path}: {option} takes {takes}, this is {_format(path)} by its ending; convert it")
 
 
 def write_lines(file: BlockFile, score_column: str, writer: TableWriter) -> None:
@@ -229,7 +235,7 @@ def _parquet_rows(file: BlockFile, parquet: pq.ParquetFile, score_column: str | 
     keys = _key_columns(file, names)
     if score_column is not None and score_column not in names:
         present = ", ".join(map(repr, names))
-        raise InputError(f"{file.path}: has no column {score_column!r}, it has {present}; set {SECTION}.score_column")
+        raise InputError(f"{file.path}: has no column {score_column!r}, it has {present}; set block.score_column")
     line = 0
     for batch in parquet.iter_batches(BATCH_ROWS, columns=[*keys, *filter(None, [score_column])]):
         columns = [_texts(file, name, batch[name]) for name in keys]
@@ -249,7 +255,7 @@ def _texts(file: BlockFile, name: str, column: pa.Array) -> list[bytes | str | N
 def _numbers(file: BlockFile, name: str, column: pa.Array) -> list[float | None]:
     is_number = pa.types.is_floating(column.type) or pa.types.is_integer(column.type)
     if not is_number:
-        raise InputError(f"{file.path}: column {name!r} holds {column.type}, not numbers; set {SECTION}.score_column")
+        raise InputError(f"{file.path}: column {name!r} holds {column.type}, not numbers; set block.score_column")
     values: list[float | None] = column.cast(pa.float64(), safe=False).to_pylist()
     return values
 
@@ -281,6 +287,7 @@ Normal = tuple[str, str]  # key and value
 _SINKS = ("0.0.0.0", "127.0.0.1", "::", "::1")
 _HOST = re.compile(r"\[[0-9A-Fa-f:.]+\]|[^\s/?#@\\:\[\]]+")
 _PAIR_ID = re.compile(r"[0-9a-fA-F]{32}")
+_SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 
 
 def _host(text: str) -> Normal | None:
@@ -308,10 +315,22 @@ def _pair_id_or_url(text: str) -> Normal | None:
     return ("pair_id", text.lower()) if _PAIR_ID.fullmatch(text) else _url(text)
 
 
+def _sha256(text: str) -> Normal | None:
+    return ("sha256", text.lower()) if _SHA256.fullmatch(text) else None
+
+
+def _hash(text: str) -> Normal | None:
+    algorithm = HASH_DIGITS.get(len(text))
+    return (algorithm, text.lower()) if algorithm and _HEX.fullmatch(text) else None
+
+
+_HEX = re.compile(r"[0-9a-fA-F]+")
 _NORMAL: dict[ListName, Callable[[str], Normal | None]] = {
     "hosts": _host,
     "urls": _url,
     "words": _word,
     "tombstones": _pair_id_or_url,
     "scores": _pair_id_or_url,
+    "sha256": _sha256,
+    "hashes": _hash,
 }

@@ -15,13 +15,15 @@ from typing import Self
 from pydantic import Field, model_validator
 from upath import UPath
 
-from pipeline.block_lines import LINES_SCHEMA, LISTS, SECTION, BlockFile, check_format, write_lines
+from pipeline.block_lines import LINES_SCHEMA, BlockFile, ListName, check_format, option_of, write_lines
 from pipeline.query import QueryConfig, query_rows, query_to_parquet
 from pipeline.settings import Settings
 from pipeline.sources.files import expand, sha256_file
 from pipeline.sources.rows import TableWriter
 from pipeline.stage import Counts, Stage
 
+# The lists of BlockConfig; hashes are asked where the bytes are (pipeline/blocked_hashes.py).
+LISTS: tuple[ListName, ...] = ("hosts", "urls", "words", "tombstones", "scores")
 LISTS_FILE = "block_lists.parquet"
 BLOCKED_FILE = "blocked.parquet"
 PAIRS_FILE = "pairs.parquet"
@@ -67,7 +69,7 @@ class BlockListsConfig(Settings):
     """What the table of the block lists depends on."""
 
     files: tuple[BlockFile, ...]
-    score_column: str
+    score_column: str = "score"
     query: QueryConfig
 
 
@@ -91,11 +93,18 @@ def plan(config: BlockConfig, query: QueryConfig) -> BlockListsConfig:
     """
     files = []
     for name in LISTS:
-        option = f"{SECTION}.{name}"
-        for path in dict.fromkeys(path for pattern in getattr(config, name) for path in expand(pattern, option)):
-            check_format(name, path)
-            files.append(BlockFile(name=name, path=path, sha256=sha256_file(path, option)))
+        files += find_files(name, getattr(config, name))
     return BlockListsConfig(files=tuple(files), score_column=config.score_column, query=query)
+
+
+def find_files(name: ListName, patterns: Sequence[str]) -> list[BlockFile]:
+    """The files of one list in order, each read once for its checksum. Raises InputError as `plan` does."""
+    option = option_of(name)
+    files = []
+    for path in dict.fromkeys(path for pattern in patterns for path in expand(pattern, option)):
+        check_format(name, path, option)
+        files.append(BlockFile(name=name, path=path, sha256=sha256_file(path, option)))
+    return files
 
 
 def read_block_lists(sources: Sequence[UPath], out: Path, config: BlockListsConfig) -> Counts:

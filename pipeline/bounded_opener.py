@@ -14,6 +14,7 @@ from __future__ import annotations
 import functools
 import http.client
 import io
+import math
 import socket
 import ssl
 import time
@@ -29,6 +30,7 @@ from w3lib.url import safe_url_string
 from pipeline.addresses import is_public
 from pipeline.config import DownloadConfig
 from pipeline.jpeg import is_cut_off
+from pipeline.sources.robots import retry_after_s
 
 CHUNK_BYTES = 1 << 18
 CACHED_HOSTS = 65_536
@@ -37,15 +39,21 @@ REDIRECTS = frozenset({301, 302, 303, 307, 308})
 # Another try may end otherwise: these statuses (and those from 500 on), and what goes wrong on the way.
 PASSING_STATUSES = frozenset({408, 425, 429})
 PASSING_REASONS = frozenset({"timeout", "dns", "connection", "fetch_failed"})
+# Neither the URL nor the hash: what is on such a list is told by no log.
+BLOCKED_HASH = ("blocked_hash", "its bytes are on a list of download.block_hashes")
 
 Address = tuple[socket.AddressFamily, Any]
 
 
 class FetchError(Exception):
-    """An image that was not fetched; the text is `reason: detail`, the same words for the same cause."""
+    """An image that was not fetched; the text is `reason: detail`, the same words for the same cause.
 
-    def __init__(self, reason: str, detail: str) -> None:
+    `retry_after_s` is what the host asks to wait, 0 if it does not say.
+    """
+
+    def __init__(self, reason: str, detail: str, retry_after_s: float = 0.0) -> None:
         self.reason = reason
+        self.retry_after_s = retry_after_s
         self.detail = detail.encode("ascii", "backslashreplace").decode()
         super().__init__(f"{self.reason}: {self.detail}")
 
@@ -56,6 +64,20 @@ class FetchError(Exception):
             status = int(self.reason.removeprefix("http_"))
             return status < 500 and status not in PASSING_STATUSES
         return self.reason not in PASSING_REASONS
+
+
+def passing_reasons() -> list[str]:
+    """All reasons after which another try may end otherwise."""
+    statuses = (f"http_{status}" for status in range(100, 1_000))
+    return sorted(PASSING_REASONS) + [reason for reason in statuses if not FetchError(reason, "").is_settled]
+
+
+def refusal(status: int, retry_after: str | None) -> FetchError:
+    """The error of an answer that is none; `retry_after` is the header of that name."""
+    asked_s = 0 if retry_after is None else math.ceil(retry_after_s(retry_after))
+    # sql/download_results.sql reads the seconds.
+    told = f"; retry after {asked_s} s" if asked_s else ""
+    return FetchError(f"http_{status}", f"the server's answer{told}", asked_s)
 
 
 @dataclass(frozen=True)
@@ -131,16 +153,18 @@ class BoundedResponse:
         response: http.client.HTTPResponse,
         max_bytes: int,
         named: Callable[[], Any],
+        is_blocked: Callable[[bytes], bool],
         on_body: Callable[[bytes], None],
     ) -> None:
         self.headers = response.headers
         self._response = response
         self._max_bytes = max_bytes
         self._named = named
+        self._is_blocked = is_blocked
         self._on_body = on_body
 
     def read(self) -> bytes:
-        """The body. Raises FetchError if it is too large, cut off or late."""
+        """The body. Raises FetchError if it is too large, cut off, late, or on a block list."""
         with self._named():
             announced = self._response.length
             if announced is not None and announced > self._max_bytes:
@@ -150,6 +174,8 @@ class BoundedResponse:
                 raise FetchError("not_an_image", f"cut off: {len(body)} of {announced} bytes came")
             if is_cut_off(body):
                 raise FetchError("not_an_image", f"cut off: the JPEG of {len(body)} bytes has no end")
+            if self._is_blocked(body):
+                raise FetchError(*BLOCKED_HASH)
         self._on_body(body)
         return body
 
@@ -172,18 +198,20 @@ class BoundedOpener(urllib.request.OpenerDirector):
     """An opener for `urllib.request.install_opener`, safe for any number of threads.
 
     It introduces itself as `config.user_agent`, whatever the request says; `on_first_use` is called before the first
-    URL, `on_body` with each body that came whole.
+    URL, `is_blocked` with each body that came whole, before anyone else sees it, and `on_body` if it is not.
     """
 
     def __init__(
         self,
         config: DownloadConfig,
         on_first_use: Callable[[], None] = lambda: None,
+        is_blocked: Callable[[bytes], bool] = lambda body: False,
         on_body: Callable[[bytes], None] = lambda body: None,
     ) -> None:
         super().__init__()
         self._config = config
         self._on_first_use: Callable[[], None] | None = on_first_use
+        self._is_blocked = is_blocked
         self._on_body = on_body
         self._tls = ssl.create_default_context()  # 26 ms of work: once for the process, not once for each image
         self._addresses = functools.lru_cache(CACHED_HOSTS)(_addresses_of)
@@ -205,7 +233,8 @@ class BoundedOpener(urllib.request.OpenerDirector):
         named = functools.partial(self._naming_errors, url)
         with named():
             deadline = Deadline(time.monotonic() + self._config.image_deadline_s, self._config.timeout_s)
-            return BoundedResponse(self._follow(url, deadline), self._config.max_image_bytes, named, self._on_body)
+            response = self._follow(url, deadline)
+        return BoundedResponse(response, self._config.max_image_bytes, named, self._is_blocked, self._on_body)
 
     @contextmanager
     def _naming_errors(self, url: str) -> Iterator[None]:
@@ -246,7 +275,7 @@ class BoundedOpener(urllib.request.OpenerDirector):
             url = urljoin(url, target)
         if not 200 <= response.status < 300:
             response.close()
-            raise FetchError(f"http_{response.status}", "the server's answer")
+            raise refusal(response.status, response.headers.get("Retry-After"))
         return response
 
     def _get(self, url: SplitResult, deadline: Deadline) -> http.client.HTTPResponse:

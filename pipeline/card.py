@@ -20,18 +20,22 @@ from upath import UPath
 from pipeline.audit import Audit, QueryAudit, SampleRow, SourceRow, read_audit, read_query_audit
 from pipeline.card_blocks import Cell, Chart, Prose, Quotes, Section, Table
 from pipeline.card_charts import curve_mermaid, curve_svg, histogram
-from pipeline.card_text import html_cell, html_text, is_number, markdown_cell, markdown_text
+from pipeline.card_gallery import gallery
+from pipeline.card_text import html_cell, html_text, is_number, markdown_cell, markdown_text, shown
 from pipeline.config import BuildDatasetConfig
+from pipeline.croissant import LICENCE
 from pipeline.errors import InputError
+from pipeline.query import query_rows
 from pipeline.settings import Settings
 from pipeline.shards import MANIFEST_FILE
 from pipeline.stage import Counts, FunnelStage, Stage, deciding_settings, read_record
+from pipeline.tombstones import TAKEN_DOWN_FILE
 
 MARKDOWN_FILE = "card.md"
 HTML_FILE = "card.html"
 MARKDOWN_ROWS = 20  # of a table in card.md; card.html scrolls
 LANGUAGES_TOLD = 10
-LICENCE = "URLs and captions; the images belong to their owners and keep their licences."
+OTHER_SOURCES = ("query_audit", "taken_down", "shards", "pictures")  # stages, beside the audit
 
 
 class CardConfig(Settings):
@@ -50,6 +54,7 @@ class Facts:
     audit: Audit
     queries: QueryAudit | None
     manifest: Mapping[str, Any] | None
+    gallery: Sequence[Section] = ()
 
     @property
     def samples(self) -> dict[str, int]:
@@ -74,22 +79,25 @@ class Facts:
 
 
 def _card(sources: Sequence[UPath], out: Path, config: CardConfig) -> Counts:
-    """`sources` are the folders of AUDIT and, where they exist, QUERY_AUDIT and SHARDS, in any order: stage.json tells which."""
+    """`sources` is the folder of AUDIT and, where they exist, those of OTHER_SOURCES, in any order."""
     found = {record.stage: folder for folder in sources if (record := read_record(folder)) is not None}
-    unknown = sorted(found.keys() - {"audit", "query_audit", "shards"})
+    unknown = sorted(found.keys() - {"audit", *OTHER_SOURCES})
     if "audit" not in found or len(found) < len(sources) or unknown:
         raise InputError(
-            f"card: needs the finished folder of audit, and may have those of query_audit and shards, one of each; got "
+            f"card: needs the finished folder of audit, and may have one of each of {', '.join(OTHER_SOURCES)}; got "
             f"{', '.join(map(str, sources)) or 'none'}"
         )
     manifest = json.loads((found["shards"] / MANIFEST_FILE).read_bytes()) if "shards" in found else None
     audit = read_audit(found["audit"])
+    if "taken_down" in found:
+        audit = _without(audit, found["taken_down"])
     facts = Facts(
         config=config.config,
         funnel=config.funnel or _funnel_of(manifest, audit),
         audit=audit,
         queries=read_query_audit(found["query_audit"]) if "query_audit" in found else None,
         manifest=manifest,
+        gallery=gallery(found["pictures"]) if "pictures" in found else [],
     )
     (out / MARKDOWN_FILE).write_text(front_matter(facts) + markdown(facts), encoding="utf-8")
     (out / HTML_FILE).write_text(page(facts), encoding="utf-8")
@@ -97,6 +105,14 @@ def _card(sources: Sequence[UPath], out: Path, config: CardConfig) -> Counts:
 
 
 CARD = Stage("card", _card)
+
+
+def _without(audit: Audit, taken_down: UPath) -> Audit:
+    """The audit without the captions of pairs that were taken down; its numbers stay."""
+    wanted = [row.pair_id for row in audit.samples]
+    hits = query_rows("taken_down_among", taken_down=taken_down / TAKEN_DOWN_FILE, pair_ids=wanted)
+    gone = {row["pair_id"] for row in hits}
+    return audit.model_copy(update={"samples": tuple(row for row in audit.samples if row.pair_id not in gone)})
 
 
 def _funnel_of(manifest: Mapping[str, Any] | None, audit: Audit) -> list[FunnelStage]:
@@ -137,6 +153,7 @@ def sections(facts: Facts) -> list[Section]:
             "Chosen by a hash, not for being good; whatever a rule takes away can be looked at here.",
             [*_quotes(audit)],
         ),
+        *facts.gallery,
         Section(
             "web",
             "Hosts and languages",
@@ -278,6 +295,7 @@ def _datasheet(facts: Facts) -> list[Prose]:
     more = f", and {len(facts.languages) - LANGUAGES_TOLD} more" if len(facts.languages) > LANGUAGES_TOLD else ""
     pii = ", ".join(f"{row.kind} in {row.kept:,}" for row in audit.pii or ())
     sets = len(facts.config.images.evaluation_sets)
+    taken_down = (facts.manifest or {}).get("taken_down", 0)
     text = {
         "Motivation": [
             "Images with captions from the web, for learning images from language (CLIP, arXiv 2103.00020, section 2.2).",
@@ -310,6 +328,7 @@ def _datasheet(facts: Facts) -> list[Prose]:
         "Maintenance": [
             "A build from the same inputs has the same digest.",
             "A pair is named by its pair_id; wit why tells its way, from the page to the shard.",
+            f"Taken down on request so far: {taken_down:,} images; wit takedown takes addresses, hosts, checksums and pair_ids.",
         ],
     }
     return [Prose(title, sentences) for title, sentences in text.items()]
@@ -387,6 +406,7 @@ def _render(template: str, facts: Facts, *, autoescape: bool) -> str:
         "css_class": lambda cell: Markup(' class="number"') if is_number(cell) else "",
         "markdown_cell": markdown_cell,
         "markdown_text": markdown_text,
+        "shown": shown,
         "rule": lambda cell: "---:" if is_number(cell) else "---",
         "kind": lambda block: type(block).__name__,
     }

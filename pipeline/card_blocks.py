@@ -42,6 +42,24 @@ class Quotes:
 
 
 @dataclass(frozen=True)
+class Thumbnail:
+    """A picture with its caption and a remark; `source` is a data: address."""
+
+    source: str
+    caption: str
+    remark: str
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Pictures in rows of one or, side by side, more; Markdown tells only how many."""
+
+    title: str
+    rows: Sequence[tuple[Thumbnail, ...]]
+    note: str = ""
+
+
+@dataclass(frozen=True)
 class Prose:
     """Sentences under a heading."""
 
@@ -56,4 +74,4 @@ class Section:
     anchor: str
     title: str
     intro: str
-    blocks: Sequence[Table | Chart | Quotes | Prose]
+    blocks: Sequence[Table | Chart | Quotes | Gallery | Prose]

@@ -27,6 +27,7 @@ CAPTION_RULES = (
     "max_images_per_caption",
     "max_captions_per_image",
 )
+MOST_RETRY_PASSES = 9
 MOST_DISTANCE = 8  # of perceptual hashes: beyond it the keys get short and the passes many
 # The columns of images.scores, and the field that bounds each.
 SCORE_BOUNDS = {"nsfw": "max_nsfw", "watermark": "max_watermark", "aesthetic": "min_aesthetic", "clip": "min_clip"}
@@ -102,8 +103,13 @@ class QueriesConfig(Settings):
 class DownloadConfig(Settings):
     """Fetching and resizing the images."""
 
+    backend: Literal["img2dataset", "native"] = Field(
+        "img2dataset", description="What fetches; docs/download.md says what each of the two does and does not"
+    )
     rows_per_part: int = Field(10_000, ge=1, description="URLs of one part, one part is one task")
-    processes: int = Field(1, ge=1, description="Processes of one part", json_schema_extra=SPEED_ONLY)
+    processes: int = Field(
+        1, ge=1, description="Processes of one part; of native: threads that decode", json_schema_extra=SPEED_ONLY
+    )
     threads: int = Field(32, ge=1, description="Connections of one part", json_schema_extra=SPEED_ONLY)
     timeout_s: float = Field(10.0, gt=0, description="Longest wait for one socket read, in seconds")
     image_deadline_s: float = Field(30.0, gt=0, description="Time for one image, redirects included, in seconds")
@@ -117,6 +123,26 @@ class DownloadConfig(Settings):
     max_image_pixels: int = Field(50_000_000, ge=1, description="Larger images are refused, in pixels")
     max_redirects: int = Field(5, ge=0, description="Redirects followed per image")
     retries: int = Field(1, ge=0, description="Further tries of a failed image within the part")
+    # The next three are not of the first pass's fingerprint: each later pass is a stage of its own (pipeline/retry.py).
+    retry_passes: int = Field(
+        1,
+        ge=0,
+        le=MOST_RETRY_PASSES,
+        description="Later passes over the rows that failed for a cause that may pass (DNS, time, connection, 429, 5xx)",
+        json_schema_extra=SPEED_ONLY,
+    )
+    retry_wait_s: float = Field(
+        30.0,
+        ge=0,
+        description="Pause before the first of these passes, in seconds; doubled before each further one",
+        json_schema_extra=SPEED_ONLY,
+    )
+    max_retry_wait_s: float = Field(
+        600.0,
+        ge=0,
+        description="Longest pause before a pass, in seconds, whatever a host's Retry-After asks for",
+        json_schema_extra=SPEED_ONLY,
+    )
     # Not of the fingerprint either: it stops a run, and raising it must not fetch the finished parts again.
     max_failed_share: float = Field(
         0.9,
@@ -137,7 +163,24 @@ class DownloadConfig(Settings):
         pattern=r"^[A-Za-z0-9_-]+$",
         description="Our name in an X-Robots-Tag that speaks to one agent only",
     )
+    obey_robots: bool = Field(True, description="Obey robots.txt; native only, img2dataset reads none")
+    connections_per_host: int = Field(
+        6, ge=1, description="Connections that a host has at most; native only", json_schema_extra=SPEED_ONLY
+    )
+    host_delay_s: float = Field(
+        0.0,
+        ge=0,
+        description="Least time between the starts of two requests to a host, in seconds; native only",
+        json_schema_extra=SPEED_ONLY,
+    )
     allow_private_addresses: bool = Field(False, description="Fetch from private and loopback addresses too")
+    # Not of the fingerprint, for the lists' hashes are: they come to the download as a source.
+    block_hashes: tuple[str, ...] = Field(
+        (),
+        description="Text files of MD5 or SHA-256 hashes, in hex, one a line; an image whose bytes as they came have one is "
+        "not kept; * matches many files",
+        json_schema_extra=SPEED_ONLY,
+    )
 
 
 class ImageConfig(Settings):
@@ -224,11 +267,11 @@ class BuildDatasetConfig(Settings):
     images: ImageConfig = ImageConfig()
     shards: ShardConfig = ShardConfig()
     buckets: int = Field(
-        1,
-        ge=1,
+        0,
+        ge=0,
         le=1_024,
         description="Tasks into which a statement that needs a view of all rows is cut, by hash of its key; the answer is the "
-        "same, each reads all rows' keys and holds its share of them (say 100 million)",
+        "same, each reads all rows' keys and holds its share of them. 0 = as many as keep a share in query.memory_limit_mb",
         json_schema_extra=SPEED_ONLY,
     )
     query: QueryConfig = QueryConfig()

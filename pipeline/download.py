@@ -1,4 +1,4 @@
-"""Downloading one part: img2dataset under a deadline of ours, its books checked, every pair accounted for."""
+"""Downloading one part: a backend under a deadline of ours, its books checked, every pair accounted for."""
 
 from __future__ import annotations
 
@@ -12,22 +12,27 @@ import tarfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from upath import UPath
 
+from pipeline.blocked_hashes import local_hashes
 from pipeline.bounded_opener import FetchError
 from pipeline.config import DownloadConfig
 from pipeline.errors import WorkError
+from pipeline.fetch_cache import CachedStage, cache_file
 from pipeline.fetch_part import OPENER_USED_FILE, FetchSpec
 from pipeline.originals import read_originals
 from pipeline.query import QueryConfig, query_to_parquet
 from pipeline.selection import SELECTED_FILE
 from pipeline.stage import Counts, Stage
 
+REQUESTS_FILE = "requests.parquet"
 RESULTS_FILE = "results.parquet"
+BACKENDS = {"img2dataset": "pipeline.fetch_part", "native": "pipeline.native_fetch"}  # the modules that are run
 OK = "ok"
 POLL_S = 0.1
 LOG_TAIL_CHARS = 2_000
@@ -70,45 +75,87 @@ class DownloadError(WorkError):
         super().__init__(f"download of {part}: {problem}; {remedy}")
 
 
-def _download(sources: Sequence[UPath], out: Path, config: DownloadConfig) -> Counts:
-    """`sources` is one selected part; `out` gets the tars of img2dataset and `results.parquet`, one row per pair."""
-    (selected,) = sources
+def _download(sources: Sequence[UPath], out: Path, config: DownloadConfig, cache_folder: Path) -> Counts:
+    """`out` gets the tars of the backend and `results.parquet`, one row per pair.
+
+    `sources` is one selected part, and what BLOCK_HASHES wrote if the configuration names such lists.
+    """
+    selected, *hashes = sources
     part = f"{selected.parent.name}/{selected.name}"
-    work = out / ".fetch"
-    work.mkdir()
-    requests = work / "requests.parquet"
+    work = make_work_folder(out)
+    requests = work / REQUESTS_FILE
     rows = query_to_parquet("fetch_requests", requests, QueryConfig(), selected=selected / SELECTED_FILE)
-    fetched = work / "fetched"
-    fetched.mkdir()
-    if rows:
-        fetched = work / "images"
-        spec = FetchSpec(requests=requests, rows=rows, out=fetched, config=config, parent_pid=os.getpid())
-        _run_img2dataset(part, spec)
-        _check_books(part, spec)
-    counts = _collect(requests, fetched, out, rows)
+    cache = cache_file(cache_folder, sources, config)
+    counts = fetch_requests(part, work, rows, out, hashes, config, cache)
     _refuse_outage(part, counts, config)
     shutil.rmtree(work)
     return counts
 
 
-DOWNLOAD = Stage("download", _download, sql=("fetch_requests", "download_results"), version=2)
+def download_stage(cache_folder: Path) -> Stage[DownloadConfig]:
+    """The download of one part. Images on their way lie below `cache_folder`: a kill costs none of the native backend's."""
+    return CachedStage(
+        "download",
+        partial(_download, cache_folder=cache_folder),
+        sql=("fetch_requests", "download_results"),
+        version=3,
+        cache_folder=cache_folder,
+    )
 
 
-def _run_img2dataset(part: str, spec: FetchSpec) -> None:
-    """Run `pipeline.fetch_part`. Raises DownloadError if it fails or takes too long; nothing of it is left running."""
+def make_work_folder(out: Path) -> Path:
+    """An empty folder below `out` for what is not to stay."""
+    work = out / ".fetch"
+    work.mkdir()
+    return work
+
+
+def fetch_requests(
+    part: str, work: Path, rows: int, out: Path, hashes: Sequence[UPath], config: DownloadConfig, cache: Path
+) -> Counts:
+    """Fetch the `rows` rows of REQUESTS_FILE in `work`; `out` gets the tars and `results.parquet`.
+
+    `hashes` is what BLOCK_HASHES wrote if the configuration names such lists. Raises DownloadError naming `part`.
+    """
+    assert len(hashes) == bool(config.block_hashes), "a list of what must not be kept is never left out"
+    requests = work / REQUESTS_FILE
+    fetched = work / "fetched"
+    fetched.mkdir()
+    if rows:
+        fetched = work / "images"
+        spec = FetchSpec(
+            requests=requests,
+            rows=rows,
+            out=fetched,
+            config=config,
+            block_hashes=next((local_hashes(folder, work) for folder in hashes), None),
+            cache=cache,
+            parent_pid=os.getpid(),
+            ends_at=time.monotonic() + config.part_deadline_s,
+        )
+        _run_backend(part, spec)
+        _check_books(part, spec)
+    return _collect(requests, fetched, out, rows)
+
+
+def _run_backend(part: str, spec: FetchSpec) -> None:
+    """Run the backend in a process of its own, of which nothing is left running.
+
+    Raises DownloadError if it fails or takes too long.
+    """
     spec_file = spec.out.with_name("spec.json")
     spec_file.write_text(spec.model_dump_json(), encoding="utf-8")
     log = spec.out.with_name("fetch.log")
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "pipeline.fetch_part", str(spec_file)],
+            [sys.executable, "-m", BACKENDS[spec.config.backend], str(spec_file)],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
             env=_environment(spec.config),
             start_new_session=True,
         )
-        in_time = _wait_and_end(process, spec.config.part_deadline_s)
+        in_time = _wait_and_end(process, spec.ends_at)
     if not in_time:
         raise DownloadError(
             part,
@@ -116,7 +163,9 @@ def _run_img2dataset(part: str, spec: FetchSpec) -> None:
             "run again; if it stays too slow, raise download.part_deadline_s or lower download.rows_per_part",
         )
     if process.returncode != 0:
-        raise DownloadError(part, f"img2dataset ended with status {process.returncode}", f"run again; {_tail(log)}")
+        raise DownloadError(
+            part, f"{spec.config.backend} ended with status {process.returncode}", f"run again; {_tail(log)}"
+        )
 
 
 def _environment(config: DownloadConfig) -> dict[str, str]:
@@ -128,9 +177,8 @@ def _environment(config: DownloadConfig) -> dict[str, str]:
     }
 
 
-def _wait_and_end(process: subprocess.Popen[bytes], deadline_s: float) -> bool:
+def _wait_and_end(process: subprocess.Popen[bytes], ends_at: float) -> bool:
     """Wait for the leader of a group, then kill what is left of the group. Returns whether it ended in time."""
-    ends_at = time.monotonic() + deadline_s
     try:
         # WNOWAIT leaves it a zombie, so that its group id cannot be another's when it is killed below.
         while os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
@@ -145,7 +193,7 @@ def _wait_and_end(process: subprocess.Popen[bytes], deadline_s: float) -> bool:
 
 
 def _check_books(part: str, spec: FetchSpec) -> None:
-    """Compare what img2dataset says it did with what it wrote. Raises DownloadError if a row or an image is missing."""
+    """Compare what the backend says it did with what it wrote. Raises DownloadError if a row or an image is missing."""
     fetched = spec.out
     stats = [json.loads(file.read_text()) for file in sorted(fetched.glob("*_stats.json"))]
     log = fetched.with_name("fetch.log")
@@ -164,9 +212,9 @@ def _check_books(part: str, spec: FetchSpec) -> None:
     }
     if list(told.values()) != [spec.rows, spec.rows, successes, successes, successes]:
         raise DownloadError(
-            part, f"img2dataset lost some of {spec.rows} rows: {told}", f"is the disk full? {_tail(log)}"
+            part, f"{spec.config.backend} lost some of {spec.rows} rows: {told}", f"is the disk full? {_tail(log)}"
         )
-    if successes and not fetched.with_name(OPENER_USED_FILE).exists():
+    if successes and spec.config.backend == "img2dataset" and not fetched.with_name(OPENER_USED_FILE).exists():
         raise DownloadError(
             part,
             "this version of img2dataset does not fetch through urllib's installed opener, so no limit was kept",
@@ -204,7 +252,8 @@ def _refuse_outage(part: str, counts: Counts, config: DownloadConfig) -> None:
     From OUTAGE_MIN_ROWS rows on every failure counts; in a smaller part dead links may make any share. In a part of any
     size, failures that may pass are an outage of their own if they are more than that share of the rows whose hosts were
     asked, and at least OUTAGE_MIN_UNANSWERED. Fewer cannot be told from a dead host or two, such as the few rows at the
-    end of a long list may have: they are final, and counted like every loss. With `max_failed_share` = 1 all are.
+    end of a long list may have: they are left to the retries (pipeline/retry.py), and then counted like every loss. With
+    `max_failed_share` = 1 all are.
     """
     failed = sum(counts.dropped.values())
     passing = {reason: rows for reason, rows in counts.dropped.items() if _may_pass(reason)}

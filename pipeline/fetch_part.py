@@ -22,12 +22,14 @@ from typing import cast
 
 from pydantic import BaseModel, ConfigDict
 
+from pipeline.blocked_hashes import BlockedHashes
 from pipeline.bounded_opener import BoundedOpener
 from pipeline.config import DownloadConfig
-from pipeline.originals import OriginalsLog
+from pipeline.originals import OriginalsLog, original_of
+from pipeline.sources.robots import OPT_OUT_TOKENS
 from pipeline.upright import decode_upright
 
-OPT_OUTS = ("noai", "noimageai", "noindex", "noimageindex", "noml")
+OPT_OUTS = (*OPT_OUT_TOKENS, "none")  # none stands for noindex and nofollow
 OPENER_USED_FILE = "opener-used"
 WORKER_DIED = 70  # exit status
 HEALTHY_EXITS = (None, 0, -signal.SIGTERM)  # running, done, and how a pool ends its workers
@@ -44,7 +46,10 @@ class FetchSpec(BaseModel):
     rows: int
     out: Path  # a folder that does not exist yet
     config: DownloadConfig
+    block_hashes: Path | None = None  # what the stage BLOCK_HASHES wrote
+    cache: Path  # of the native backend: a file, which may hold outcomes of an earlier try
     parent_pid: int
+    ends_at: float  # on the monotonic clock, which all processes share: when this one is killed
 
 
 def fetch(spec: FetchSpec) -> None:
@@ -92,12 +97,19 @@ def _watch_workers() -> None:
 
 
 def _prepare_process(spec: FetchSpec, parent_pid: int) -> None:
-    _die_with_parent(parent_pid)
+    die_with_parent(parent_pid)
     _leave_out_imports()
     decode_upright()
     mark = spec.out.with_name(OPENER_USED_FILE)
     originals = OriginalsLog(spec.out.parent, os.getpid())
-    urllib.request.install_opener(BoundedOpener(spec.config, on_first_use=mark.touch, on_body=originals.add))
+    blocked = BlockedHashes(spec.block_hashes) if spec.block_hashes else None
+    opener = BoundedOpener(
+        spec.config,
+        on_first_use=mark.touch,
+        is_blocked=blocked.holds if blocked else lambda body: False,
+        on_body=lambda body: originals.add(original_of(body)),
+    )
+    urllib.request.install_opener(opener)
 
 
 def _leave_out_imports() -> None:
@@ -109,7 +121,7 @@ def _leave_out_imports() -> None:
     modules["wandb"] = ModuleType("wandb")
 
 
-def _die_with_parent(parent_pid: int) -> None:
+def die_with_parent(parent_pid: int) -> None:
     """Have the kernel kill this process when its parent dies, even by SIGKILL. Only Linux can."""
     if sys.platform != "linux":
         return

@@ -10,10 +10,11 @@ from typing import Any, Self
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import model_validator
+from pydantic import Field, model_validator
 from upath import UPath
 
 from pipeline import near_duplicates
+from pipeline.bounded_opener import passing_reasons
 from pipeline.config import IMAGE_RULES, ImageConfig, PresetName, refuse_unread
 from pipeline.curate import counts_of, rows_of
 from pipeline.download import RESULTS_FILE
@@ -46,6 +47,7 @@ class ImageVerdictsConfig(Settings):
 
     preset: PresetName = "webimagetext"
     images: ImageConfig
+    retry_passes: int = Field(0, ge=0, description="Passes of the download beside the first")
     query: QueryConfig
 
     @model_validator(mode="after")
@@ -69,9 +71,11 @@ def image_sources(
 ) -> list[UPath]:
     """The sources of IMAGE_VERDICTS: the parts, their downloads and IMAGE_FACTS, the sets of EVALUATION_HASHES, IMAGE_SCORES.
 
-    `scores` is one folder if the configuration names scores, else none.
+    `downloads` are the parts of the first pass, then those of each retry; `facts` are in the same order. `scores` is one
+    folder if the configuration names scores, else none.
     """
-    if not len(selected) == len(downloads) == len(facts):
+    passes = max(len(downloads) // max(len(selected), 1), 1)
+    if not len(selected) * passes == len(downloads) == len(facts):
         raise InputError(
             f"{len(selected)} selected parts, but {len(downloads)} downloads and {len(facts)} tables of their images; "
             "run the download to its end"
@@ -90,10 +94,11 @@ def _image_verdicts(sources: Sequence[UPath], out: Path, config: ImageVerdictsCo
     parts, evaluation, scores = sources[:first_set], sources[first_set:first_scores], sources[first_scores:]
     if not parts:
         raise InputError("no image to judge: no pair was selected; look at the funnel, its rules may be too strict")
-    third = len(parts) // 3
-    selected = [part / SELECTED_FILE for part in parts[:third]]
-    results = [part / RESULTS_FILE for part in parts[third : 2 * third]]
-    facts = [part / FACTS_FILE for part in parts[2 * third :]]
+    passes = 1 + config.retry_passes
+    count = len(parts) // (1 + 2 * passes)
+    selected = [part / SELECTED_FILE for part in parts[:count]]
+    results = [part / RESULTS_FILE for part in parts[count : count * (1 + passes)]]
+    facts = [part / FACTS_FILE for part in parts[count * (1 + passes) :]]
     verdicts, query = out / IMAGE_VERDICTS_FILE, config.query
     with tempfile.TemporaryDirectory(dir=out, prefix="exceptions-") as folder:
         images, copies, near = (Path(folder) / f"{name}.parquet" for name in ("images", "copies", "near_duplicates"))
@@ -108,6 +113,8 @@ def _image_verdicts(sources: Sequence[UPath], out: Path, config: ImageVerdictsCo
             query,
             selected=selected,
             results=results,
+            retried_files=count * config.retry_passes,
+            passing_reasons=passing_reasons(),
             dropped=dropped,
             images=images,
             copies=copies,
@@ -133,7 +140,7 @@ IMAGE_VERDICTS = Stage(
         "overlap_counts",
         "drop_counts",
     ),
-    version=2,
+    version=3,
 )
 
 

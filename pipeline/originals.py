@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 from threading import Lock
+from typing import NamedTuple
 
 import pyarrow as pa
 
@@ -30,8 +31,21 @@ def image_format(body: bytes) -> str:
     return next((name for name, at, mark in _FORMATS if body.startswith(mark, at)), UNKNOWN)
 
 
+class Original(NamedTuple):
+    """What is noted of one image; the fields are the columns of ORIGINALS_SCHEMA."""
+
+    sha256: str
+    original_bytes: int
+    original_format: str
+
+
+def original_of(body: bytes) -> Original:
+    """What is noted of the image in `body`."""
+    return Original(hashlib.sha256(body).hexdigest(), len(body), image_format(body))
+
+
 class OriginalsLog:
-    """Notes bodies as they come, from any number of threads of one process.
+    """Notes images as they come, from any number of threads of one process.
 
     Nothing is held back: a pool ends its workers by a signal.
     """
@@ -40,8 +54,8 @@ class OriginalsLog:
         self._file = (folder / FILES.replace("*", str(process_id))).open("ab", buffering=0)
         self._lock = Lock()
 
-    def add(self, body: bytes) -> None:
-        line = f"{hashlib.sha256(body).hexdigest()} {len(body)} {image_format(body)}\n".encode()
+    def add(self, original: Original) -> None:
+        line = " ".join(map(str, original)).encode() + b"\n"
         with self._lock:
             self._file.write(line)
 

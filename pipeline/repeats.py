@@ -6,6 +6,7 @@ verdicts are then taken part by part beside these tables, which hold the excepti
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
@@ -23,6 +24,7 @@ from pipeline.stage import Counts, Stage
 COPY_NUMBERS_FILE = "copy_numbers.parquet"
 FREQUENT_FILE = "frequent_captions.parquet"
 CAPTIONED_FILE = "captioned_images.parquet"
+BYTES_PER_ROW = 80  # of DuckDB's table of groups by a key of 16 bytes, while it grows; beyond that it spills
 
 
 class RepeatsConfig(Settings):
@@ -51,6 +53,11 @@ class RepeatsConfig(Settings):
             number=number,
             buckets=buckets,
         )
+
+
+def buckets_for(rows: int, query: QueryConfig) -> int:
+    """Buckets of which each has its keys in memory: a statement that spills takes several times as long."""
+    return max(1, math.ceil(rows * BYTES_PER_ROW / (query.memory_limit_mb * 1e6)))
 
 
 def _repeats(sources: Sequence[UPath], out: Path, config: RepeatsConfig) -> Counts:

@@ -6,26 +6,27 @@ import errno
 import hashlib
 import itertools
 import json
-import tarfile
-import zlib
+import os
 from collections.abc import Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict
 from upath import UPath
 
 from pipeline.config import BuildDatasetConfig
+from pipeline.croissant import write_croissant
 from pipeline.curate import counts_of
 from pipeline.download import RESULTS_FILE
 from pipeline.errors import InputError
 from pipeline.images import IMAGE_VERDICTS_FILE, OVERLAP_COUNTS_FILE, OVERLAP_FILE
 from pipeline.jpeg import as_rgb, size_px
-from pipeline.query import query_to_parquet
-from pipeline.stage import Counts, FunnelStage, Stage, deciding_settings, input_digest
+from pipeline.query import QueryConfig, query_rows, query_to_parquet
+from pipeline.stage import Counts, FunnelStage, OutputFile, Stage, deciding_settings, input_digest, is_local
+from pipeline.tars import ShardWriter
+from pipeline.tombstones import TAKEN_DOWN, TAKEN_DOWN_FILE
 
 FORMAT_VERSION = 1
 SPLITS = ("train", "val")
@@ -33,18 +34,7 @@ MANIFEST_FILE = "manifest.json"
 SAMPLES_FILE = "samples.parquet"
 ROWS_AT_ONCE = 256  # images in memory, and requests at once to an object store
 TOOLS = ("duckdb", "img2dataset", "opencv-python-headless", "pyarrow", "simplejpeg")
-INDEX_SCHEMA = pa.schema(
-    {
-        "key": pa.string(),
-        "image_offset": pa.int64(),
-        "image_size": pa.int64(),
-        "text_offset": pa.int64(),
-        "text_size": pa.int64(),
-        "json_offset": pa.int64(),
-        "json_size": pa.int64(),
-        "crc32": pa.int64(),
-    }
-)
+EXTRA_JSON = json.JSONEncoder(ensure_ascii=False, sort_keys=True)  # made once: json.dumps makes one per call
 SAMPLE_FIELDS = (
     "pair_id",
     "url",
@@ -68,42 +58,10 @@ class ShardsConfig(BaseModel):
     funnel: tuple[FunnelStage, ...] = ()
 
 
-class UstarWriter:
-    """A ustar file being written: no times, no owners, so that the same members give the same bytes."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self._digest = hashlib.sha256()
-        self.size_bytes = 0
-
-    def add(self, name: str, data: bytes) -> int:
-        """Append a member. Returns where its data starts."""
-        member = tarfile.TarInfo(name)
-        member.size = len(data)
-        self._write(member.tobuf(tarfile.USTAR_FORMAT))
-        offset = self.size_bytes
-        self._write(data)
-        self._pad(tarfile.BLOCKSIZE)
-        return offset
-
-    def end(self) -> str:
-        """Write the end of the archive. Returns the sha256 of the whole file."""
-        self._write(bytes(2 * tarfile.BLOCKSIZE))
-        self._pad(tarfile.RECORDSIZE)
-        return self._digest.hexdigest()
-
-    def _pad(self, multiple: int) -> None:
-        self._write(bytes(-self.size_bytes % multiple))
-
-    def _write(self, data: bytes) -> None:
-        self._file.write(data)
-        self._digest.update(data)
-        self.size_bytes += len(data)
-
-
 def _shards(sources: Sequence[UPath], out: Path, settings: ShardsConfig) -> Counts:
-    """`sources` is the folder of image verdicts, then the parts of the downloads in the order that those number."""
-    verdicts, *downloads = sources
+    """`sources` is the folder of image verdicts, that of TAKEN_DOWN, then the parts of the downloads in the order that the
+    verdicts number."""
+    verdicts, taken_down, *downloads = sources
     config = settings.config
     packed = out / ".packed.parquet"
     rows = query_to_parquet(
@@ -112,22 +70,79 @@ def _shards(sources: Sequence[UPath], out: Path, settings: ShardsConfig) -> Coun
         config.query,
         verdicts=verdicts / IMAGE_VERDICTS_FILE,
         results=[part / RESULTS_FILE for part in downloads],
+        taken_down=taken_down / TAKEN_DOWN_FILE,
         seed=config.shards.seed,
         val_share=config.shards.val_share,
         samples_per_shard=config.shards.samples_per_shard,
     )
     splits = _pack(packed, downloads, out, config.download.jpeg_quality)
-    if "train" not in splits:
+    samples = {split: sum(shard["samples"] for shard in shards) for split, shards in splits.items()}
+    if not samples.get("train"):
         raise InputError(f"no image is left for the train split: {_told(settings)}")
     for split in splits:
         query_to_parquet("shard_samples", out / split / SAMPLES_FILE, config.query, packed=packed, split=split)
     packed.unlink()
-    query_to_parquet("shard_overlap", out / OVERLAP_FILE, config.query, overlap=verdicts / OVERLAP_FILE)
-    _write_manifest(out / MANIFEST_FILE, splits, settings, verdicts)
-    return Counts(rows_in=counts_of([verdicts / IMAGE_VERDICTS_FILE]).rows_kept, rows_kept=rows)
+    write_overlap(out / OVERLAP_FILE, verdicts, taken_down, config.query)
+    manifest = {
+        "format_version": FORMAT_VERSION,
+        "name": config.name,
+        "config": _without_folders(deciding_settings(config)),
+        "funnel": [stage.model_dump(mode="json") for stage in settings.funnel],
+        "evaluation_overlap": json.loads((verdicts / OVERLAP_COUNTS_FILE).read_text(encoding="utf-8")),
+        "parents": {verdicts.name: input_digest(verdicts)},
+        "tools": {tool: metadata.version(tool) for tool in TOOLS},
+    }
+    taken = rows - sum(samples.values())
+    write_manifest(out, manifest, splits, taken)
+    rows_in = counts_of([verdicts / IMAGE_VERDICTS_FILE]).rows_kept
+    return Counts(rows_in=rows_in, rows_kept=rows - taken, dropped={TAKEN_DOWN.name: taken} if taken else {})
 
 
-SHARDS = Stage("shards", _shards, sql=("shard_order", "shard_samples", "shard_overlap"), version=2)
+def _tars(out: Path) -> dict[str, OutputFile]:
+    """The tars, as the manifest tells of them."""
+    splits = json.loads((out / MANIFEST_FILE).read_bytes())["splits"]
+    return {
+        shard["file"]: OutputFile(sha256=shard["sha256"], size_bytes=shard["size_bytes"])
+        for split in splits.values()
+        for shard in split["shards"]
+    }
+
+
+SHARDS = Stage(
+    "shards", _shards, sql=("shard_order", "shard_samples", "shard_overlap", "shard_overlap_counts"), version=3
+)
+
+
+def write_overlap(file: Path, verdicts: UPath, taken_down: UPath, query: QueryConfig) -> None:
+    """Write what the shards share with the evaluation sets. `verdicts` and `taken_down` are folders of those stages."""
+    overlap, gone = verdicts / OVERLAP_FILE, taken_down / TAKEN_DOWN_FILE
+    query_to_parquet("shard_overlap", file, query, overlap=overlap, taken_down=gone)
+
+
+def write_manifest(out: Path, manifest: Row, splits: dict[str, list[Row]], taken_down: int) -> None:
+    """Write `manifest.json`: `manifest` with these shards, and how many samples were taken down; from it `croissant.json`.
+
+    `out` has the overlap and the samples.parquet of each split already.
+    """
+    digest = hashlib.sha256()
+    for shard in itertools.chain.from_iterable(splits.get(split, []) for split in SPLITS):
+        digest.update(shard["sha256"].encode())
+    counts = query_rows("shard_overlap_counts", overlap=out / OVERLAP_FILE)
+    overlap = {row["evaluation_set"]: row["overlapping_images"] for row in counts}
+    told = manifest["evaluation_overlap"]
+    sets = {name: totals | {"overlapping_images": overlap.get(name, 0)} for name, totals in told["sets"].items()}
+    whole = manifest | {
+        "evaluation_overlap": told | {"sets": sets},
+        "splits": {
+            split: {"samples": sum(shard["samples"] for shard in shards), "shards": shards}
+            for split, shards in splits.items()
+        },
+        "taken_down": taken_down,
+        "digest": digest.hexdigest(),
+    }
+    text = json.dumps(whole, sort_keys=True, indent=2, ensure_ascii=False) + "\n"
+    (out / MANIFEST_FILE).write_text(text, encoding="utf-8")
+    write_croissant(out, whole, SAMPLES_FILE)
 
 
 def _pack(packed: Path, downloads: Sequence[UPath], out: Path, quality: int) -> dict[str, list[Row]]:
@@ -143,18 +158,33 @@ def _pack(packed: Path, downloads: Sequence[UPath], out: Path, quality: int) -> 
 def _with_images(packed: Path, downloads: Sequence[UPath]) -> Iterator[tuple[Row, bytes]]:
     """The rows in order, each with the bytes of its image as downloaded, and that part's folder as `folder`.
 
-    Raises InputError if a tar is not there or ends before an image does.
+    Of a pair that was taken down no image is read. Raises InputError if a tar is not there or ends before an image does.
     """
+    roots = [part.path for part in downloads]
     for batch in pq.ParquetFile(packed).iter_batches(ROWS_AT_ONCE):
         rows: list[Row] = [{**row, "folder": downloads[row["part"]]} for row in batch.to_pylist()]
-        images = downloads[0].fs.cat_ranges(
-            [(row["folder"] / row["tar"]).path for row in rows],
-            [row["image_offset"] for row in rows],
-            [row["image_offset"] + row["stored_bytes"] for row in rows],
-            on_error="return",
-        )
-        for row, image in zip(rows, images, strict=True):
-            yield row, _whole(row, image)
+        wanted = [row for row in rows if not row["is_taken_down"]]
+        paths = [f"{roots[row['part']]}/{row['tar']}" for row in wanted]
+        starts = [row["image_offset"] for row in wanted]
+        ends = [row["image_offset"] + row["stored_bytes"] for row in wanted]
+        if is_local(downloads[0]):
+            images = map(_range, paths, starts, ends)
+        else:
+            images = iter(downloads[0].fs.cat_ranges(paths, starts, ends, on_error="return"))
+        for row in rows:
+            yield row, b"" if row["is_taken_down"] else _whole(row, next(images))
+
+
+def _range(path: str, start: int, end: int) -> bytes | Exception:
+    """Bytes of a local file, fewer if it ends before; the error if it cannot be read."""
+    try:
+        file = os.open(path, os.O_RDONLY)
+    except OSError as error:
+        return error
+    try:
+        return os.pread(file, end - start, start)
+    finally:
+        os.close(file)
 
 
 def _whole(row: Row, image: bytes | Exception) -> bytes:
@@ -170,23 +200,12 @@ def _whole(row: Row, image: bytes | Exception) -> bytes:
 
 
 def _write_shard(out: Path, file: str, samples: Iterator[tuple[Row, bytes]], quality: int) -> Row:
-    path = out / file
-    path.parent.mkdir(exist_ok=True)
-    index: list[Row] = []
-    with path.open("wb") as opened:
-        tar = UstarWriter(opened)
+    (out / file).parent.mkdir(exist_ok=True)
+    with ShardWriter(out, file) as shard:
         for row, stored in samples:
-            index.append(_add_sample(tar, row, _checked(row, stored, quality)))
-        sha256 = tar.end()
-    index_file = file.removesuffix(".tar") + ".index.parquet"
-    pq.write_table(pa.Table.from_pylist(index, schema=INDEX_SCHEMA), out / index_file)
-    return {
-        "file": file,
-        "index": index_file,
-        "samples": len(index),
-        "size_bytes": tar.size_bytes,
-        "sha256": sha256,
-    }
+            if not row["is_taken_down"]:
+                shard.add(row["key"], _checked(row, stored, quality), row["caption"].encode(), _extra(row))
+    return shard.entry
 
 
 def _checked(row: Row, stored: bytes, quality: int) -> bytes:
@@ -205,41 +224,9 @@ def _broken(row: Row, problem: str) -> InputError:
     return InputError(f"{row['folder'] / row['tar']} {problem}; delete {row['folder']} and run again")
 
 
-def _add_sample(tar: UstarWriter, row: Row, image: bytes) -> Row:
-    key = row["key"]
-    text = row["caption"].encode()
-    extra = json.dumps({field: row[field] for field in SAMPLE_FIELDS}, ensure_ascii=False, sort_keys=True).encode()
-    return {
-        "key": key,
-        "image_offset": tar.add(f"{key}.jpg", image),
-        "image_size": len(image),
-        "text_offset": tar.add(f"{key}.txt", text),
-        "text_size": len(text),
-        "json_offset": tar.add(f"{key}.json", extra),
-        "json_size": len(extra),
-        "crc32": zlib.crc32(extra, zlib.crc32(text, zlib.crc32(image))),
-    }
-
-
-def _write_manifest(file: Path, splits: dict[str, list[Row]], settings: ShardsConfig, verdicts: UPath) -> None:
-    digest = hashlib.sha256()
-    for shard in itertools.chain.from_iterable(splits.get(split, []) for split in SPLITS):
-        digest.update(shard["sha256"].encode())
-    manifest = {
-        "format_version": FORMAT_VERSION,
-        "name": settings.config.name,
-        "config": _without_folders(deciding_settings(settings.config)),
-        "funnel": [stage.model_dump(mode="json") for stage in settings.funnel],
-        "splits": {
-            split: {"samples": sum(shard["samples"] for shard in shards), "shards": shards}
-            for split, shards in splits.items()
-        },
-        "evaluation_overlap": json.loads((verdicts / OVERLAP_COUNTS_FILE).read_text(encoding="utf-8")),
-        "parents": {verdicts.name: input_digest(verdicts)},
-        "tools": {tool: metadata.version(tool) for tool in TOOLS},
-        "digest": digest.hexdigest(),
-    }
-    file.write_text(json.dumps(manifest, sort_keys=True, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+def _extra(row: Row) -> bytes:
+    """What the sample's .json holds."""
+    return EXTRA_JSON.encode({field: row[field] for field in SAMPLE_FIELDS}).encode()
 
 
 def _without_folders(value: Any) -> Any:

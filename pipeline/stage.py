@@ -12,7 +12,7 @@ import json
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -94,28 +94,32 @@ class StageResult:
         return self.record.counts
 
 
+def _none_known(_: Path) -> dict[str, OutputFile]:
+    return {}
+
+
 @dataclass(frozen=True)
 class Stage(Generic[ConfigT]):
     """A named piece of work from files to files.
 
     `work(sources, out, config)` reads `sources` (files, or folders of earlier stages), writes into the empty local folder `out`
     and returns its counts. `sql` names the SQL files whose text the output depends on; `version` is raised when the
-    Python code changes what it writes.
+    Python code changes what it writes. `known(out)` tells checksums that the work took while it wrote, of files too large to
+    be read again for theirs.
     """
 
     name: str
     work: Callable[[Sequence[UPath], Path, ConfigT], Counts]
     sql: tuple[str, ...] = ()
     version: int = 1
+    known: Callable[[Path], dict[str, OutputFile]] = _none_known
 
     def run(self, sources: Sequence[UPath], out: UPath, config: ConfigT) -> StageResult:
         """Do the work unless `out` already holds it."""
         inputs = {str(index): input_digest(source) for index, source in enumerate(sources)}
         sql = {name: sql_digest(name) for name in self.sql}
         settings = deciding_settings(config)
-        fingerprint = _sha256_json(
-            {"stage": self.name, "version": self.version, "config": settings, "sql": sql, "inputs": inputs}
-        )
+        fingerprint = _fingerprint(self.name, self.version, settings, sql, inputs)
         done = read_record(out)
         if done is not None and done.fingerprint == fingerprint and _is_whole(out, done):
             return StageResult(out, done, was_done=True)
@@ -131,11 +135,24 @@ class Stage(Generic[ConfigT]):
             sql=sql,
             inputs=inputs,
             counts=counts,
-            outputs={str(path.relative_to(scratch)): _describe(path) for path in _files_below(scratch)},
+            outputs=describe_files(scratch, self.known(scratch)),
             seconds=round(time.monotonic() - started, 3),
         )
         _publish(scratch, out, record)
         return StageResult(out, record, was_done=False)
+
+
+def _fingerprint(stage: str, version: int, config: object, sql: object, inputs: object) -> str:
+    return _sha256_json({"stage": stage, "version": version, "config": config, "sql": sql, "inputs": inputs})
+
+
+def changed_record(
+    record: StageRecord, inputs: dict[str, str], counts: Counts, outputs: dict[str, OutputFile]
+) -> StageRecord:
+    """The record that the stage itself would write from other inputs, for work that was brought there another way."""
+    fingerprint = _fingerprint(record.stage, record.version, record.config, record.sql, inputs)
+    changes = {"fingerprint": fingerprint, "inputs": inputs, "counts": counts, "outputs": outputs}
+    return record.model_copy(update=changes)
 
 
 def deciding_settings(config: BaseModel) -> dict[str, Any]:
@@ -240,6 +257,24 @@ def _discard(folder: UPath) -> None:
         return
     (folder / MARKER).unlink(missing_ok=True)
     folder.fs.rm(folder.path, recursive=True)
+
+
+def replace_file(new: Path, target: UPath) -> None:
+    """Put a local file in the place of `target`, which at any instant is the old one or the whole new one."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if is_local(target):
+        partial = Path(target.path).with_name(f".{target.name}.partial")
+        shutil.copyfile(new, partial)
+        partial.replace(target.path)
+    else:
+        target.fs.put_file(str(new), target.path)
+
+
+def describe_files(folder: Path, known: Mapping[str, OutputFile] | None = None) -> dict[str, OutputFile]:
+    """All files below a folder, by their path in it; those that are not `known` are read."""
+    known = known or {}
+    names = [str(path.relative_to(folder)) for path in _files_below(folder)]
+    return {name: known[name] if name in known else _describe(folder / name) for name in names}
 
 
 def _files_below(folder: Path) -> list[Path]:

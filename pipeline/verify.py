@@ -21,7 +21,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from upath import UPath
 
 from pipeline.errors import InputError
-from pipeline.shards import INDEX_SCHEMA, MANIFEST_FILE, SAMPLES_FILE, SPLITS
+from pipeline.shards import MANIFEST_FILE, SAMPLES_FILE, SPLITS
+from pipeline.tars import INDEX_SCHEMA
 
 CHUNK_BYTES = 1 << 20
 TOLD_IN_BOTH = ("pair_id", "url", "page_url", "text_key", "sha256", "original_width_px", "original_height_px")

@@ -94,8 +94,11 @@ def _download(pair_id: str, image_verdicts: UPath, shards: UPath) -> Iterator[st
     yield f"  image     kept, {image['original_width_px']}x{image['original_height_px']} pixels, sha256 {image['sha256'][:16]}..."
     splits = [shards / split / "samples.parquet" for split in ("train", "val")]
     samples = [path for path in splits if path.exists()]
-    for row in query_rows("why_samples", samples=samples, pair_id=pair_id) if samples else []:
+    rows = query_rows("why_samples", samples=samples, pair_id=pair_id) if samples else []
+    for row in rows:
         yield f"  shard     {row['shard']} sample {row['key']}"
+    if samples and not rows:
+        yield "  shard     taken down"
 
 
 def _reason(reason: str, decided_by: str | None) -> str:

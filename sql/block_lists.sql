@@ -1,6 +1,6 @@
 -- What became of each line of the block lists.
--- in   $lines   parquet: list (hosts, urls, words, tombstones or scores), key (host, url, word or pair_id: what `value` is), value (in normal
---               form; of words only case-folded), score (null but for scores), file, line (from 1), drop_reason (null = can be used)
+-- in   $lines   parquet: list (hosts, urls, words, tombstones, scores or hashes), key (host, url, word, pair_id, md5 or sha256: what `value`
+--               is), value (in normal form; of words only case-folded), score (null but for scores), file, line (from 1), drop_reason (null = can be used)
 -- out  the same columns, drop_reason also invalid (no word in it) and duplicate; unique on (list, key, value) where drop_reason is null,
 --      ordered by (list, key, value, score, file, line)
 -- Words are put in the form in which blocked_pairs.sql reads captions: runs of letters and digits with single blanks between them.

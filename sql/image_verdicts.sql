@@ -1,6 +1,8 @@
 -- One row per selected pair, with the first reason that drops it (null = kept) and the value that decided it.
 -- in   $selected          parquet files: pair_id (unique), url, page_url, caption, text_key, source
---      $results           parquet files of the downloads, as in download_results.sql, one per part, in the order of the parts
+--      $results           parquet files of the downloads, as in download_results.sql, one per part and pass, in the order of passes, then parts
+--      $retried_files     so many of $results, from the first on, were tried again: their rows with a reason of $passing_reasons
+--      $passing_reasons   are in a later file once more, and only the last one counts
 --      $dropped           parquet files: pair_id (unique), rule_reason, rule_value: what the preset and the scores drop, as in
 --                         post_*.sql and scored_images.sql
 --      $images            parquet as in distinct_images.sql
@@ -18,6 +20,7 @@ with selected as (
 results as (
     select *, file_index as part,
     from read_parquet($results)
+    where file_index >= $retried_files or status not in (select unnest($passing_reasons))
 ),
 
 -- Narrow: only what decides. Captions and addresses are joined to the verdicts, not carried through them.

@@ -4,10 +4,13 @@
 --      $seed               seed of the shuffle and of the split
 --      $val_share          share of images of the validation split, 0 to 1
 --      $samples_per_shard  most samples of one shard
+--      $taken_down         parquet: pair_id (unique), as in taken_down.sql
 -- out  split, shard (number within the split), key, file, pair_id, url, page_url, caption, text_key, source, sha256, width_px,
---      height_px, original_width_px, original_height_px, captions, part, tar, image_offset, stored_bytes; unique on pair_id
+--      height_px, original_width_px, original_height_px, captions, part, tar, image_offset, stored_bytes, is_taken_down; unique on
+--      pair_id
 -- The split hangs on the image alone, so a picture stays on its side when its caption changes. Shards of a split differ by
--- at most one sample; the larger ones come first.
+-- at most one sample; the larger ones come first. What is taken down keeps its place, though nothing is packed there: so every
+-- other sample keeps its shard and its key.
 with verdicts as (
     select *
     from read_parquet($verdicts)
@@ -82,7 +85,9 @@ select
     stored.tar,
     stored.image_offset,
     verdicts.stored_bytes,
+    taken_down.pair_id is not null as is_taken_down,
 from placed
 inner join verdicts on placed.pair_id = verdicts.pair_id
 inner join stored on placed.pair_id = stored.pair_id and verdicts.part = stored.part
+left join read_parquet($taken_down) as taken_down on placed.pair_id = taken_down.pair_id
 order by placed.split, placed.sample

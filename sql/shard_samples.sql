@@ -18,5 +18,5 @@ select
     original_width_px,
     original_height_px,
 from read_parquet($packed)
-where split = $split
+where split = $split and not is_taken_down
 order by key

@@ -24,6 +24,22 @@ import pytest
 CHECKOUT = Path(__file__).resolve().parents[1]
 BIN = Path(sys.executable).parent
 SERVER_START_S = 120
+# Begun first where files are shared out to several processes, so that none of them is left for the end.
+LONG_FILES = (
+    "test_walk",
+    "test_train",
+    "test_parent",
+    "test_weights",
+    "test_compose",
+    "test_balanced_flow",
+    "test_download",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the tests of long files first."""
+    rank = {name: number for number, name in enumerate(LONG_FILES)}
+    items.sort(key=lambda item: rank.get(item.path.stem, len(rank)))
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from upath import UPath
 from pipeline.image_facts import FACTS_SCHEMA
 from pipeline.settings import Settings
 from pipeline.stage import Counts, Stage
+from pipeline.tombstones import TAKEN_DOWN, TakenDownConfig
 
 SELECTED_SCHEMA = pa.schema(
     {name: pa.string() for name in ("pair_id", "url", "url_norm", "host", "caption", "page_url", "text_key", "source")}
@@ -60,6 +61,11 @@ class Pair:
     contrast: float = 50.0
     looks: int | str | None = ""
     """Perceptual hash; "" = one of its own."""
+    host: str = "a.example"
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.host}/{self.pair_id}.jpg"
 
     @property
     def sha256(self) -> str:
@@ -93,9 +99,9 @@ def write_part(root: Path, number: int, pairs: Sequence[Pair], tar_order: int = 
     selected = [
         {
             "pair_id": pair.pair_id,
-            "url": f"http://a.example/{pair.pair_id}.jpg",
-            "url_norm": f"http://a.example/{pair.pair_id}.jpg",
-            "host": "a.example",
+            "url": pair.url,
+            "url_norm": pair.url,
+            "host": pair.host,
             "caption": pair.caption,
             "page_url": "http://a.example/",
             "text_key": "alt",
@@ -136,6 +142,13 @@ def write_facts(root: Path, number: int, pairs: Sequence[Pair]) -> UPath:
     ]
     table = pa.Table.from_pylist(rows, schema=FACTS_SCHEMA)
     return finished(root / "image_facts" / f"part-{number:05d}", {"image_facts.parquet": table})
+
+
+def write_taken_down(root: Path, verdicts: UPath, selected: Sequence[UPath], tombstones: Sequence[UPath] = ()) -> UPath:
+    """What the tombstones hit of the selected parts; the whole selection is written beside it."""
+    tables = [pq.read_table(part / "selected.parquet") for part in selected]
+    whole = finished(root / "selection", {"selected.parquet": pa.concat_tables(tables).sort_by("pair_id")})
+    return TAKEN_DOWN.run([verdicts, whole, *tombstones], UPath(root / "taken_down"), TakenDownConfig()).out
 
 
 def _result(pair: Pair, key: str, image_offset: int | None) -> dict[str, Any]:

@@ -17,8 +17,8 @@ import torch
 from PIL import Image
 
 from model.checkpoint import save_final
-from model.clip import CLIP
 from model.config import ClipConfig, PretrainConfig, TextConfig, TrainConfig, VitConfig
+from model.objectives.build import build_objective
 from model.tokenizer import Tokenizer
 
 COLOURS = {"red": (210, 40, 40), "green": (40, 180, 60), "blue": (50, 60, 210), "yellow": (220, 210, 50)}
@@ -130,8 +130,8 @@ def write_shards(folder: Path, train: Sequence[Sequence[str]], val: Sequence[Seq
     return folder
 
 
-def write_run(folder: Path, seed: int = 0) -> Path:
-    """A finished run of random weights."""
+def write_run(folder: Path, seed: int = 0, objective: dict[str, Any] | None = None) -> Path:
+    """A finished run of random weights, of CLIP's objective or another."""
     folder.mkdir(parents=True, exist_ok=True)
     captions = [f"a photo of a {colour} thing" for colour in COLOURS] * 3
     tokenizer = Tokenizer.train(captions, vocab_size=300, context_length=16)
@@ -144,6 +144,7 @@ def write_run(folder: Path, seed: int = 0) -> Path:
             text=TextConfig(context_length=16, vocab_size=300, width=16, layers=1, heads=2),
         ),
         train=TrainConfig(global_batch=8),
+        objective=objective or {"kind": "contrastive"},
     )
     (folder / "config.json").write_text(config.model_dump_json())
     (folder / "tokenizer.json").write_text(tokenizer.to_json(), encoding="utf-8")
@@ -155,7 +156,7 @@ def write_run(folder: Path, seed: int = 0) -> Path:
     metrics.append({"kind": "validation", "step": 5, "epoch": 1, "loss": 1.9, **recalls})
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in metrics))
     torch.manual_seed(seed)
-    save_final(folder, CLIP(config.model), steps=5, samples_seen=40, loss=1.5, run_fingerprint="0" * 64)
+    save_final(folder, build_objective(config), steps=5, samples_seen=40, loss=1.5, run_fingerprint="0" * 64)
     return folder
 
 

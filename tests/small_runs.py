@@ -32,9 +32,11 @@ TIMING = ("samples_per_s", "data_wait_share", "eta_s")
 ALONE = Processes(0, 1, torch.device("cpu"))
 
 
-def new_run(folder: Path, model: ClipConfig = RESNET, **changes: Any) -> Path:
+def new_run(folder: Path, model: ClipConfig = RESNET, objective: dict[str, Any] | None = None, **changes: Any) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
-    config = PretrainConfig(name="test", dataset="colours", model=model, train=SETTINGS.model_copy(update=changes))
+    train = SETTINGS.model_copy(update=changes)
+    given = {"objective": objective} if objective else {}
+    config = PretrainConfig(name="test", dataset="colours", model=model, train=train, **given)
     (folder / "config.json").write_text(config.model_dump_json())
     return folder
 

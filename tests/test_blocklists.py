@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import logging
 import random
 import tempfile
@@ -16,8 +17,8 @@ import pyarrow.parquet as pq
 import pytest
 from upath import UPath
 
-from pipeline.block_lines import LISTS
-from pipeline.blocklists import BLOCK_LISTS, BLOCKED, BlockConfig, BlockedConfig, plan
+from pipeline.blocked_hashes import BLOCK_HASHES, BlockedHashes, local_hashes, plan_hashes
+from pipeline.blocklists import BLOCK_LISTS, BLOCKED, LISTS, BlockConfig, BlockedConfig, plan
 from pipeline.errors import InputError
 from pipeline.pairs import PAIRS, PairsConfig
 from pipeline.query import QueryConfig
@@ -452,3 +453,35 @@ def test_a_hostile_caption_and_a_hostile_list_take_no_long_time(tmp_path: Path) 
     config = BlockConfig(words=listed(tmp_path, "words", "a a a a a\n猫猫猫"))
     lists = lists_of(tmp_path, config, "more")
     assert set(blocked(tmp_path, UPath(tmp_path / "pairs-0"), lists, config)) == {0, 1}
+
+
+def test_hashes_of_images_against_a_set(tmp_path: Path) -> None:
+    """Lists with both algorithms, either case, comments and rubbish, against a Python set of the same hashes."""
+    rng = random.Random(3)
+    bodies = [rng.randbytes(rng.randrange(8, 40)) for _ in range(300)]
+    md5 = [hashlib.md5(body).hexdigest() for body in bodies[:80]]
+    sha256 = [hashlib.sha256(body).hexdigest() for body in bodies[60:140]]
+    text = "\n".join(
+        [*md5, "# of a partner", *(digest.upper() + " # seen twice" for digest in sha256), md5[0], "z" * 32]
+    )
+    wanted = plan_hashes(listed(tmp_path, "hashes", text), QUERY)
+    stored = BLOCK_HASHES.run((), UPath(tmp_path / "out"), wanted)
+    assert (stored.counts.rows_kept, stored.counts.dropped) == (160, {"comment": 1, "duplicate": 1, "invalid": 1})
+    hashes = BlockedHashes(local_hashes(stored.out, tmp_path))
+    assert [hashes.holds(body) for body in bodies] == [number < 140 for number in range(300)]
+    assert sorted(stored.record.outputs) == ["md5.bin", "sha256.bin"]
+
+    remote = UPath("memory://hashes")
+    for file in Path(stored.out.path).iterdir():
+        (remote / file.name).write_bytes(file.read_bytes())
+    assert BlockedHashes(local_hashes(remote, tmp_path)).holds(bodies[0])
+    nothing = BLOCK_HASHES.run((), UPath(tmp_path / "none"), plan_hashes(listed(tmp_path, "none", "# none yet"), QUERY))
+    assert not BlockedHashes(local_hashes(nothing.out, tmp_path)).holds(bodies[0])
+
+
+def test_a_file_that_holds_no_hash_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"no line can be used as an entry of download\.block_hashes"):
+        wanted = plan_hashes(listed(tmp_path, "hashes", "http://a.example/\n"), QUERY)
+        BLOCK_HASHES.run((), UPath(tmp_path / "out"), wanted)
+    with pytest.raises(InputError, match=r"download\.block_hashes takes text, this is CSV"):
+        plan_hashes(listed(tmp_path, "hashes", "", "a.csv"), QUERY)

@@ -14,7 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from flows import cli
-from flows.recipes import RECIPES
+from flows.recipes import RECIPES, recipe
+from model.config import MocoConfig
 from pipeline.queries.config import BuildQueriesConfig
 
 CHECKOUT = Path(__file__).resolve().parents[1]
@@ -68,6 +69,14 @@ def test_a_wrong_field_is_named(options: list[str], told: str, capsys: pytest.Ca
     assert stopped.value.code == 2
     said = re.sub(r"[\s│]+", " ", capsys.readouterr().err)
     assert told in said
+
+
+def test_an_objective_is_chosen_by_its_kind(capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--objective.kind", "moco", "--objective.queue", "256", "--train.epochs", "3"]
+    config, _ = cli._configured(recipe("tiny").pretrain, options, "pretrain")
+    assert config.objective == MocoConfig(queue=256) and config.train.epochs == 3
+    assert cli.run(["pretrain", "tiny", "--objective.kind", "moko"]) == 2
+    assert "'bag_of_words', 'captioning'" in capsys.readouterr().err
 
 
 def test_lists_that_cannot_be_read(wit: Any, tmp_path: Path) -> None:
@@ -141,7 +150,7 @@ def test_every_wit_command_of_the_readme_is_understood(command: str) -> None:
     """What the flows then do is tests/test_walk.py; here the words must mean a valid configuration."""
     words = shlex.split(command)[1:]
     assert words[0] in cli.COMMANDS
-    if words[0] in ("recipes", "why", "card", "verify", "tiny-web"):
+    if words[0] in ("recipes", "why", "card", "verify", "takedown", "tiny-web"):
         return
     if words[0] == "build-queries":
         queries, _ = cli._configured(BuildQueriesConfig(name=words[1]), words[2:], words[0])

@@ -41,40 +41,6 @@ def some_tokens() -> Tensor:
     return tokens_BL
 
 
-PAPER = {
-    "RN50": (102_007_137, ClipConfig(embed_dim=1024, vision=ResNetConfig())),
-    "RN50x4": (
-        178_300_601,
-        ClipConfig(
-            embed_dim=640,
-            vision=ResNetConfig(image_px=288, width=80, blocks=(4, 6, 10, 6), heads=40),
-            text=TextConfig(width=640, heads=10),
-        ),
-    ),
-    "ViT-B/32": (151_277_313, ClipConfig()),
-    "ViT-B/16": (149_620_737, ClipConfig(vision=VitConfig(patch_px=16))),
-    "ViT-L/14": (
-        427_616_513,
-        ClipConfig(
-            embed_dim=768,
-            vision=VitConfig(patch_px=14, width=1024, layers=24, heads=16),
-            text=TextConfig(width=768, heads=12),
-        ),
-    ),
-}
-
-
-@pytest.mark.parametrize("name", PAPER)
-def test_parameter_counts_are_the_papers(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    for fill in ("normal_", "uniform_", "kaiming_uniform_", "xavier_uniform_"):
-        monkeypatch.setattr(
-            nn.init, fill, lambda tensor, *rest, **options: tensor
-        )  # memory never touched costs nothing
-    parameters, config = PAPER[name]
-    model = CLIP(config)
-    assert sum(parameter.numel() for parameter in model.parameters()) == parameters
-
-
 def test_parameters_are_named_as_in_the_official_checkpoints() -> None:
     vit, resnet = (set(build(config).state_dict()) for config in (SMALL_VIT, SMALL_RESNET))
     assert {

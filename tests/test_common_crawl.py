@@ -328,7 +328,11 @@ P = [plain_record("metadata", f"http://x/{number}", b"hello", "application/json"
 DAMAGED: dict[str, tuple[bytes, str, dict[str, int]]] = {
     "whole": (b"".join(G), "0123", {}),
     "garbage between": (G[0] + b"garbage \x1f\x8b\x08 garbage" * 5 + G[1] + G[2], "012", {"bad_record": 1}),
-    "not a record": (G[0] + gzip.compress(b"this is no record\r\n\r\n") + G[2] + G[3], "023", {"bad_record": 1}),
+    "not a record": (
+        G[0] + gzip.compress(b"this is no record\r\n\r\n", mtime=0) + G[2] + G[3],
+        "023",
+        {"bad_record": 1},
+    ),
     "flipped bit": (G[0] + FLIPPED + G[2] + G[3], "023", {"bad_record": 1}),
     "wrong checksum": (G[0] + BAD_CRC + G[2] + G[3], "023", {"bad_record": 1}),
     "no length": (G[0] + body_record(1, Content_Length="") + G[2], "02", {"bad_record": 1}),
@@ -355,7 +359,7 @@ DAMAGED: dict[str, tuple[bytes, str, dict[str, int]]] = {
         {"too_large": 1},
     ),
     "plain, cut": (b"".join(P)[:-7], "01", {"truncated_file": 1}),
-    "one gzip member for all": (gzip.compress(b"".join(P)), "012", {}),
+    "one gzip member for all": (gzip.compress(b"".join(P), mtime=0), "012", {}),
 }
 
 
@@ -372,7 +376,7 @@ def test_damage_costs_what_is_damaged(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"<html>no archive</html>" * 99, gzip.compress(b"no archive\n" * 99), G[0][:50], b"\0" * 999]
+    "data", [b"", b"<html>no archive</html>" * 99, gzip.compress(b"no archive\n" * 99, mtime=0), G[0][:50], b"\0" * 999]
 )
 def test_a_file_without_a_record_is_named(data: bytes) -> None:
     with pytest.raises(InputError, match="file: holds no WARC record"):

@@ -18,7 +18,7 @@ from upath import UPath
 from pipeline.config import CurateConfig
 from pipeline.errors import InputError
 from pipeline.query import QueryConfig, query_rows
-from pipeline.repeats import REPEATS, RepeatsConfig
+from pipeline.repeats import REPEATS, RepeatsConfig, buckets_for
 from pipeline.selection import SELECTED, SELECTED_PART, PartConfig, SelectionConfig
 from pipeline.stage import StageResult, total
 
@@ -181,6 +181,11 @@ def test_the_seed_of_the_selection_judges_nothing_anew(tmp_path: Path) -> None:
     part, _ = judged(tmp_path, [pair()])
     assert verdicts_of(tmp_path, part, CurateConfig(seed=1, max_pairs=7)).was_done
     assert not verdicts_of(tmp_path, part, CurateConfig(languages=("de",))).was_done
+
+
+def test_buckets_are_as_many_as_keep_their_keys_in_memory() -> None:
+    query = QueryConfig(memory_limit_mb=2_000)
+    assert [buckets_for(rows, query) for rows in (0, 25_000_000, 25_000_001, 1_000_000_000)] == [1, 1, 2, 40]
 
 
 def test_no_source_at_all(tmp_path: Path) -> None:

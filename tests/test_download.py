@@ -11,6 +11,7 @@ import socket
 import struct
 import subprocess
 import sys
+import tarfile
 import threading
 import time
 import urllib.parse
@@ -32,9 +33,10 @@ from PIL import ExifTags, Image
 from upath import UPath
 
 from pipeline import download as download_module
+from pipeline.blocked_hashes import BLOCK_HASHES, plan_hashes
 from pipeline.bounded_opener import BoundedOpener, FetchError
 from pipeline.config import DownloadConfig
-from pipeline.download import DOWNLOAD, DownloadError
+from pipeline.download import DownloadError, download_stage
 from pipeline.fetch_part import WORKER_DIED, FetchSpec
 from pipeline.jpeg import is_cut_off
 from pipeline.originals import ORIGINALS_SCHEMA
@@ -64,6 +66,7 @@ def bomb_png(side_px: int) -> bytes:
 
 GOOD = jpeg(320, 240)
 SMALL = jpeg(96, 64, seed=1)
+KNOWN, KNOWN_TOO = jpeg(120, 90, seed=5), jpeg(120, 90, seed=6)
 PNG, TURNED = io.BytesIO(), io.BytesIO()
 EXIF = Image.Exif()
 EXIF[ExifTags.Base.Orientation] = 6  # the camera was held upright
@@ -75,9 +78,12 @@ ANSWERS: dict[str, tuple[int, dict[str, str], bytes]] = {
     "/drawing.png": (200, {}, PNG.getvalue()),
     "/turned.jpg": (200, {}, TURNED.getvalue()),
     "/other-agent.jpg": (200, {"X-Robots-Tag": "otherbot: noai"}, jpeg(160, 160, seed=2)),
+    "/known.jpg": (200, {}, KNOWN),
+    "/known-too.jpg": (200, {}, KNOWN_TOO),
     "/redirect.jpg": (302, {"Location": "/good.jpg"}, b""),
     "/spaced name.jpg": (200, {}, jpeg(80, 80, seed=3)),
     "/noai.jpg": (200, {"X-Robots-Tag": "noimageai"}, GOOD),
+    "/none.jpg": (200, {"X-Robots-Tag": "none"}, GOOD),
     "/noml.jpg": (200, {"X-Robots-Tag": "webimagetext: noml"}, GOOD),
     "/404.jpg": (404, {}, b"gone"),
     "/500.jpg": (500, {}, b"sorry"),
@@ -90,6 +96,7 @@ ANSWERS: dict[str, tuple[int, dict[str, str], bytes]] = {
     "/bomb.png": (200, {}, bomb_png(20_000)),
     "/wide.png": (200, {}, bomb_png(1_000)),
     "/announced.jpg": (200, {"Content-Length": str(MAX_BYTES + 1)}, b""),
+    "/robots.txt": (404, {}, b""),
     "/elsewhere.jpg": (302, {"Location": "file:///etc/hostname"}, b""),
 }
 EXPECTED = {
@@ -98,9 +105,12 @@ EXPECTED = {
     "drawing.png": "ok",
     "turned.jpg": "ok",
     "other-agent.jpg": "ok",
+    "known.jpg": "blocked_hash",
+    "known-too.jpg": "blocked_hash",
     "redirect.jpg": "ok",
     "spaced name.jpg": "ok",
     "noai.jpg": "opted_out_image",
+    "none.jpg": "opted_out_image",
     "noml.jpg": "opted_out_image",
     "404.jpg": "http_404",
     "500.jpg": "http_500",
@@ -207,11 +217,11 @@ def write_part(folder: Path, urls: list[str]) -> UPath:
 
 
 def run_stage(part: UPath, out: Path, settings: DownloadConfig) -> Counts:
-    return DOWNLOAD.run([part], UPath(out), settings).counts
+    return download_stage(out.with_name("cache")).run([part], UPath(out), settings).counts
 
 
-@pytest.fixture(scope="module")
-def fetched(server: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Path]:
+@pytest.fixture(scope="module", params=["img2dataset", "native"])
+def fetched(request: pytest.FixtureRequest, server: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Path]:
     """One run over all of EXPECTED, a host that does not resolve and a port that nobody listens at."""
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
@@ -219,8 +229,13 @@ def fetched(server: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any,
     urls = [f"{server}/{name}" for name in EXPECTED] + [refused, "http://no-such-host.invalid/a.jpg", "gopher://x/a"]
     folder = tmp_path_factory.mktemp("download")
     Misbehaving.asked.clear()
-    counts = run_stage(write_part(folder / "selected" / "part-00000", urls), folder / "out", config())
-    return counts, folder / "out"
+    known = folder / "known.txt"
+    known.write_text(f"{hashlib.md5(KNOWN).hexdigest()}\n{hashlib.sha256(KNOWN_TOO).hexdigest().upper()}\n")
+    settings = config(backend=request.param, block_hashes=[str(known)])
+    hashes = BLOCK_HASHES.run((), UPath(folder / "hashes"), plan_hashes(settings.block_hashes, QueryConfig())).out
+    part = write_part(folder / "selected" / "part-00000", urls)
+    download = download_stage(folder / "cache")
+    return download.run([part, hashes], UPath(folder / "out"), settings).counts, folder / "out"
 
 
 def by_name(out: Path, *columns: str) -> dict[str, Any]:
@@ -270,6 +285,16 @@ def test_settled_answers_are_asked_for_once_and_honestly(fetched: tuple[Any, Pat
     assert Misbehaving.asked["/404.jpg"] == 1
     assert Misbehaving.asked["/500.jpg"] == 2, "one retry"
     assert Misbehaving.agents == {config().user_agent}
+
+
+def test_nothing_is_kept_of_a_blocked_image(fetched: tuple[Any, Path]) -> None:
+    _, out = fetched
+    told = ("its bytes are on a list of download.block_hashes",)
+    row = by_name(out, "error", "sha256", "original_bytes", "tar", "width_px")["known.jpg"]
+    assert row == (f"blocked_hash: {told[0]}", None, None, None, None)
+    assert Misbehaving.asked["/known.jpg"] == 1, "it is not fetched once more"
+    with tarfile.open(out / "00000.tar") as tar:
+        assert sum(name.endswith(".jpg") for name in tar.getnames()) == 7
 
 
 def test_errors_are_the_same_words_for_the_same_cause(fetched: tuple[Any, Path]) -> None:
@@ -367,7 +392,7 @@ def test_a_part_without_a_network_is_not_finished(tmp_path: Path) -> None:
 
 
 def test_an_empty_part_is_finished_without_a_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(download_module, "_run_img2dataset", None)
+    monkeypatch.setattr(download_module, "_run_backend", None)
     counts = run_stage(write_part(tmp_path / "selected" / "part-00000", []), tmp_path / "out", config())
     assert counts.rows_in == 0
     assert pq.read_table(tmp_path / "out" / "results.parquet").num_rows == 0
@@ -413,11 +438,11 @@ def test_a_killed_run_is_done_anew_and_leaves_no_process(server: str, tmp_path: 
     out = UPath(tmp_path / "downloads" / "part-00000")
     Misbehaving.asked.clear()
     code = (
-        "import sys; from upath import UPath; from pipeline.config import DownloadConfig; "
-        "from pipeline.download import DOWNLOAD; "
-        "DOWNLOAD.run([UPath(sys.argv[1])], UPath(sys.argv[2]), DownloadConfig.model_validate_json(sys.argv[3]))"
+        "import sys; from pathlib import Path; from upath import UPath; from pipeline.config import DownloadConfig; "
+        "from pipeline.download import download_stage; config = DownloadConfig.model_validate_json(sys.argv[3]); "
+        "download_stage(Path(sys.argv[4])).run([UPath(sys.argv[1])], UPath(sys.argv[2]), config)"
     )
-    arguments = [str(part), str(out), settings.model_dump_json()]
+    arguments = [str(part), str(out), settings.model_dump_json(), str(tmp_path / "cache")]
     stage = subprocess.Popen([sys.executable, "-c", code, *arguments])
     try:
         wait_for(lambda: Misbehaving.asked["/drip.jpg"], limit_s=120)
@@ -428,9 +453,10 @@ def test_a_killed_run_is_done_anew_and_leaves_no_process(server: str, tmp_path: 
         stage.wait()
     wait_for(lambda: not group_of(leader))
     assert not out.exists()
-    result = DOWNLOAD.run([part], out, config(processes=2))
+    download = download_stage(tmp_path / "cache")
+    result = download.run([part], out, config(processes=2))
     assert result.counts.dropped == {"timeout": 1} and result.counts.rows_kept == 1
-    assert DOWNLOAD.run([part], out, config(processes=1, threads=3)).was_done, "speed is not of the fingerprint"
+    assert download.run([part], out, config(processes=1, threads=3)).was_done, "speed is not of the fingerprint"
 
 
 def test_a_worker_that_crashes_ends_the_process() -> None:
@@ -448,7 +474,15 @@ def test_a_worker_that_crashes_ends_the_process() -> None:
 
 
 def test_lost_rows_are_an_error(tmp_path: Path) -> None:
-    spec = FetchSpec(requests=tmp_path / "r", rows=2, out=tmp_path / "images", config=config(), parent_pid=1)
+    spec = FetchSpec(
+        requests=tmp_path / "r",
+        rows=2,
+        out=tmp_path / "images",
+        config=config(),
+        cache=tmp_path,
+        parent_pid=1,
+        ends_at=0,
+    )
     spec.out.mkdir()
     (tmp_path / "fetch.log").write_text("OSError: No space left on device")
     (spec.out / "00000_stats.json").write_text('{"count": 2, "successes": 1}')

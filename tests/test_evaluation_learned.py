@@ -96,6 +96,18 @@ def test_the_probe_is_scikit_learns_on_the_cached_features(done: Path) -> None:
     assert probe.top1.value == peer.score(test, np.arange(12) % 4)
 
 
+def test_a_model_that_scores_texts_is_probed_too(inputs: Path, tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", objective={"kind": "bag_of_words"})
+    out = write_config(tmp_path / "out", [inputs / "colours"], **FEW)
+    assert main([str(out), "--run", str(run), "--shards", str(inputs / "shards")]) == 0
+    found = result(out)
+    assert found.learned.probe is not None and found.learned.probe.top1.value == 1
+    assert found.learned.probe.dimensions == 16  # before the tower's projection, as with CLIP
+    assert found.metric_share == found.top1
+    assert found.learned.zero_shot_calibration is None
+    assert "The temperature of zero-shot was not fitted" in (out / "report.html").read_text()
+
+
 def test_the_sets_own_validation_split_and_metric_are_used(inputs: Path, tmp_path: Path) -> None:
     folder = write_set(tmp_path / "colours")
     write_split(folder / "train", 4, first=100)

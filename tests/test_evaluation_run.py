@@ -110,6 +110,49 @@ def test_accuracy_is_that_of_the_model_image_by_image(out: Path, evaluate: Evalu
     assert summary.sets[0].top1.value == pytest.approx(right / 12)
 
 
+@pytest.mark.parametrize("kind", ["bag_of_words", "captioning"])
+def test_classes_are_chosen_by_the_words_that_are_likeliest(
+    kind: str, out: Path, evaluate: Evaluate, inputs: Path, tmp_path: Path
+) -> None:
+    folder = write_run(tmp_path / "run", objective={"kind": kind})
+    assert evaluate(out, folder)[0] == 0
+    summary = Summary.model_validate_json((out / "summary.json").read_text())
+    run = load_run(folder)
+    right = 0
+    with torch.inference_mode():
+        for sample in read_set(inputs / "set" / "colours").samples:
+            image = normalise(torch.from_numpy(pixels(sample.image.read(), 32).copy())[None])
+            scores = []
+            for name in COLOURS:
+                prompts = [run.tokenizer.encode([template.replace("{c}", name)]) for template in TEMPLATES]
+                scores.append(sum(float(run.objective.score_texts(image, prompt)) for prompt in prompts))
+            right += scores.index(max(scores)) == sample.label
+    assert summary.sets[0].top1.value == pytest.approx(right / 12)
+    assert summary.retrieval.reason == f"{kind} has no features of texts to search with"
+    assert "likeliest" in (out / "report.html").read_text()
+
+
+@pytest.mark.parametrize("kind", ["masked_lm", "simclr", "moco"])
+def test_a_model_that_judges_no_texts_is_told_so_and_its_features_kept(
+    kind: str, out: Path, evaluate: Evaluate, inputs: Path, tmp_path: Path
+) -> None:
+    folder = write_run(tmp_path / "run", objective={"kind": kind})
+    status, printed, _ = evaluate(out, folder)
+    assert status == 0
+    reason = f"{kind} learns no match of an image and a text"
+    assert f"zero-shot skipped: {reason}" in printed and reason in (out / "report.html").read_text()
+    image = read_set(inputs / "set" / "colours").samples[3].image
+    with torch.inference_mode():
+        expected_BD = load_run(folder).objective.encode_image(
+            normalise(torch.from_numpy(pixels(image.read(), 32).copy())[None])
+        )
+    found = load_file(out / "features" / "colours.safetensors")["features"]
+    assert len(found) == 12
+    torch.testing.assert_close(found[3:4], expected_BD, atol=1e-5, rtol=1e-4)
+    with pytest.raises(InputError, match=f"learned {kind}: it has no two towers"):
+        _ = load_run(folder).model
+
+
 def test_done_is_done(out: Path, evaluate: Evaluate) -> None:
     evaluate(out)
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}

@@ -11,7 +11,7 @@ from evaluation_inputs import write_set
 from model.evaluation.mentions import Mentions, count_mentions
 from model.evaluation.results import LearnedResult, SetResult
 from model.evaluation.sets import EvaluationSet, read_set
-from model.evaluation.zero_shot import class_vectors, confusion, measure_set, predict
+from model.evaluation.zero_shot import choose, class_vectors, confusion, logits, measure_set
 
 SCALE = 20.0
 SKIPPED = LearnedResult(status="skipped", reason="the set has no training split")
@@ -42,7 +42,7 @@ def test_same_as_the_slow_loop() -> None:
     prompts_CTD = torch.randn(7, 4, 6, generator=generator, dtype=torch.float64)
     prompts_CTD = prompts_CTD * torch.tensor([1.0, 50.0, 0.1, 3.0], dtype=torch.float64)[:, None]
     labels_N = torch.randint(7, (200,), generator=generator)
-    found = predict(images_ND, class_vectors(prompts_CTD), labels_N, SCALE)
+    found = choose(logits(images_ND, class_vectors(prompts_CTD), SCALE), labels_N)
     expected = [slow_prediction(image, prompts_CTD.tolist()) for image in images_ND.tolist()]
     assert found.label.tolist() == expected
     assert ((found.rank == 0) == (found.label == labels_N)).all()
@@ -52,7 +52,7 @@ def test_same_as_the_slow_loop() -> None:
 
 def test_rank_and_probability_by_hand() -> None:
     classes_CD = torch.eye(3)
-    found = predict(torch.tensor([[3.0, 2.0, 1.0]]), classes_CD, torch.tensor([1]), scale=1.0)
+    found = choose(logits(torch.tensor([[3.0, 2.0, 1.0]]), classes_CD, scale=1.0), torch.tensor([1]))
     similarity = torch.tensor([3.0, 2.0, 1.0]) / 14**0.5
     assert (found.label.item(), found.rank.item()) == (0, 1)
     assert found.probability.item() == pytest.approx((similarity.exp() / similarity.exp().sum())[0].item())
@@ -60,7 +60,7 @@ def test_rank_and_probability_by_hand() -> None:
 
 def test_a_collapsed_model_scores_chance() -> None:
     labels_N = torch.arange(40) % 4
-    found = predict(torch.ones(40, 3), class_vectors(torch.ones(4, 2, 3)), labels_N, SCALE)
+    found = choose(logits(torch.ones(40, 3), class_vectors(torch.ones(4, 2, 3)), SCALE), labels_N)
     assert (found.rank == 0).float().mean().item() == pytest.approx(0.25)
 
 

@@ -421,3 +421,38 @@ def test_the_sql_is_the_loop(tmp_path_factory: pytest.TempPathFactory, pairs: li
         "overlapping_images": len({image for image, _, _, reason in overlap if reason is None}),
         "removed_images": len({pair_id for _, pair_id, _, reason in overlap if reason == "evaluation_copy"}),
     }
+
+
+def test_of_a_pair_that_was_tried_again_the_last_result_counts(tmp_path: Path) -> None:
+    """Two parts and two later passes, against a dictionary that later passes overwrite."""
+    image = b"the same picture"
+    first = [
+        [Pair("a"), Pair("b", status="timeout", error="1"), Pair("c", status="http_404", error="gone")],
+        [Pair("d", status="http_503", error="2"), Pair("e", status="dns", error="3"), Pair("f", original=image)],
+    ]
+    second = [
+        [Pair("b", status="http_429", error="4")],
+        [Pair("d", original=image), Pair("e", status="dns", error="5")],
+    ]
+    third = [[Pair("b")], [Pair("e", status="http_404", error="6")]]
+    passes = [first, second, third]
+    selected = [write_part(tmp_path / "pass-0", number, pairs)[0] for number, pairs in enumerate(first)]
+    downloads, facts = [], []
+    for round_, parts in enumerate(passes):
+        for number, pairs in enumerate(parts):
+            downloads.append(write_part(tmp_path / f"pass-{round_}", number, pairs)[1])
+            facts.append(write_facts(tmp_path / f"pass-{round_}", number, pairs))
+    config = ImageVerdictsConfig(images=RULES, retry_passes=2, query=QueryConfig(threads=1))
+    sources = image_sources(selected, downloads, facts, [])
+    result = IMAGE_VERDICTS.run(sources, UPath(tmp_path / "image_verdicts"), config)
+    last: dict[str, tuple[Pair, int]] = {}
+    for number, pairs in enumerate(pairs for parts in passes for pairs in parts):
+        last |= {pair.pair_id: (pair, number) for pair in pairs}
+    told = {row["pair_id"]: (row["drop_reason"], row["decided_by"], row["part"]) for row in rows(result)}
+    expected = {
+        key: (None if pair.status == "ok" else pair.status, pair.error, part) for key, (pair, part) in last.items()
+    }
+    assert told == expected | {"f": ("duplicate_image", "d", 1)}
+    assert result.counts.rows_in == 6 and result.counts.rows_kept == 3
+    with pytest.raises(InputError, match="2 selected parts, but 5 downloads"):
+        image_sources(selected, downloads[:5], facts[:5], [])

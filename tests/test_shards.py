@@ -18,7 +18,8 @@ import pyarrow.parquet as pq
 import pytest
 import simplejpeg
 import webdataset
-from downloaded_parts import Pair, finished, write_facts, write_part
+from downloaded_parts import Pair, finished, write_facts, write_part, write_taken_down
+from kills import killed
 from PIL import Image
 from upath import UPath
 
@@ -29,6 +30,7 @@ from pipeline.images import IMAGE_VERDICTS, ImageVerdictsConfig, image_sources
 from pipeline.query import QueryConfig, query_to_parquet
 from pipeline.shards import SHARDS, ShardsConfig, _whole, _without_folders
 from pipeline.stage import FunnelStage, StageResult
+from pipeline.tars import header
 
 FUNNEL = (FunnelStage(stage="found", rows_in=60, rows_kept=52, dropped={"no_caption": 8}),)
 
@@ -77,7 +79,8 @@ def judged(root: Path, pairs: Sequence[Pair], tar_order: int = 1) -> list[UPath]
         UPath(root / "image_verdicts"),
         ImageVerdictsConfig(images=config_of().config.images, query=QueryConfig()),
     )
-    return [verdicts.out, *downloads]
+    taken_down = write_taken_down(root, verdicts.out, [part for part, _ in written])
+    return [verdicts.out, taken_down, *downloads]
 
 
 @pytest.fixture(scope="module")
@@ -207,7 +210,7 @@ def test_the_manifest_tells_the_truth(packed: StageResult, sources: list[UPath])
     listed = {
         shard[name] for entry in manifest["splits"].values() for shard in entry["shards"] for name in ("file", "index")
     }
-    others = {"manifest.json", "overlap.parquet", "train/samples.parquet", "val/samples.parquet"}
+    others = {"manifest.json", "croissant.json", "overlap.parquet", "train/samples.parquet", "val/samples.parquet"}
     assert set(files_of(packed.out)) == listed | others
 
 
@@ -227,7 +230,8 @@ def test_the_shards_tell_what_they_share_with_evaluation_sets(tmp_path: Path) ->
         UPath(tmp_path / "image_verdicts"),
         ImageVerdictsConfig(images=images, query=QueryConfig()),
     )
-    packed = SHARDS.run([verdicts.out, download], UPath(tmp_path / "shards"), config)
+    taken_down = write_taken_down(tmp_path, verdicts.out, [selected])
+    packed = SHARDS.run([verdicts.out, taken_down, download], UPath(tmp_path / "shards"), config)
     assert pq.read_table(tmp_path / "shards" / "overlap.parquet").to_pylist() == [
         {
             "evaluation_set": "set",
@@ -259,8 +263,33 @@ def test_the_order_of_downloads_does_not_show(packed: StageResult, tmp_path: Pat
     """img2dataset writes images as they come: the tars differ from run to run, the shards do not."""
     others = judged(tmp_path, PAIRS, tar_order=-1)
     again = SHARDS.run(others, UPath(tmp_path / "shards"), config_of())
-    assert (others[1] / "00000.tar").read_bytes() != b"" and not again.was_done
+    assert (others[2] / "00000.tar").read_bytes() != b"" and not again.was_done
     assert files_of(again.out) == files_of(packed.out)
+
+
+@pytest.mark.parametrize("step", [1, 4, 8, 13, 19])
+def test_killed_while_packing_and_run_again_the_bytes_are_the_same(
+    packed: StageResult, sources: list[UPath], tmp_path: Path, step: int
+) -> None:
+    """A step is a file that is opened for writing, removed or renamed."""
+    out = UPath(tmp_path / "shards")
+    assert killed(step, SHARDS.run, sources, out, config_of())
+    assert not out.exists()
+    again = SHARDS.run(sources, out, config_of())
+    assert not again.was_done and files_of(out) == files_of(packed.out)
+
+
+@pytest.mark.parametrize(("name", "size"), [("000000001.jpg", 12_345), ("x" * 100, 0), ("a.json", 8 * 1024**3 - 1)])
+def test_headers_are_those_of_tarfile(name: str, size: int) -> None:
+    member = tarfile.TarInfo(name)
+    member.size = size
+    assert header(name, size) == member.tobuf(tarfile.USTAR_FORMAT)
+
+
+@pytest.mark.parametrize(("name", "size"), [("x" * 101, 0), ("a.json", 8 * 1024**3), ("ü.jpg", 1)])
+def test_what_ustar_cannot_name_is_refused(name: str, size: int) -> None:
+    with pytest.raises(ValueError):
+        header(name, size)
 
 
 def test_another_seed_is_another_order(packed: StageResult, sources: list[UPath], tmp_path: Path) -> None:
@@ -302,7 +331,7 @@ def test_a_tar_that_is_gone_or_cut_short_says_which_part_to_delete(
     sources = judged(tmp_path, [Pair("a", image=picture(1), size_px=(17, 16))])
     if store:
         sources = [copied(source, UPath(store) / source.name) for source in sources]
-    tar = sources[1] / "00000.tar"
+    tar = sources[2] / "00000.tar"
     data = tar.read_bytes()
     tar.unlink()
     if left_bytes is not None:
@@ -343,12 +372,14 @@ def test_shards_are_filled_evenly(tmp_path: Path, samples: int, most: int) -> No
     results = pa.table({"pair_id": ids, "status": ["ok"] * samples, "tar": ids, "image_offset": range(samples)})
     pq.write_table(verdicts, tmp_path / "verdicts")
     pq.write_table(results, tmp_path / "results")
+    pq.write_table(pa.table({"pair_id": pa.array([], pa.string())}), tmp_path / "taken_down")
     query_to_parquet(
         "shard_order",
         tmp_path / "order",
         QueryConfig(threads=1),
         verdicts=tmp_path / "verdicts",
         results=[tmp_path / "results"],
+        taken_down=tmp_path / "taken_down",
         seed=0,
         val_share=0.0,
         samples_per_shard=most,

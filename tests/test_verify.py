@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import simplejpeg
-from downloaded_parts import Pair, write_facts, write_part
+from downloaded_parts import Pair, write_facts, write_part, write_taken_down
 from upath import UPath
 
 from flows import cli
@@ -47,7 +47,8 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
         UPath(root / "image_verdicts"),
         ImageVerdictsConfig(images=images, query=QueryConfig()),
     )
-    shards = SHARDS.run([verdicts.out, download], UPath(root / "shards"), ShardsConfig(config=config)).out
+    taken_down = write_taken_down(root, verdicts.out, [selected])
+    shards = SHARDS.run([verdicts.out, taken_down, download], UPath(root / "shards"), ShardsConfig(config=config)).out
     folder = Path(shards.path)
     return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import signal
 import subprocess
 import time
@@ -85,6 +86,23 @@ def test_why_follows_a_pair_from_page_to_shard(walked: Wit, web: TinyWebConfig) 
     assert "opted_out" in walked.ok("why", "tiny", opted_out.image_url)
     nothing = walked.run("why", "tiny", "http://nowhere.example/x.jpg")
     assert nothing.returncode == 2 and nothing.stderr.startswith("error: http://nowhere.example/x.jpg: no pair")
+
+
+def test_what_is_taken_down_stays_out_of_the_next_build_which_finds_all_done(
+    walked: Wit, web: TinyWebConfig, prefect_server: PrefectServer, tmp_path: Path
+) -> None:
+    wit = Wit(prefect_server, tmp_path / "workspace")
+    shutil.copytree(walked.workspace, wit.workspace)
+    data = wit.workspace / "datasets/tiny"
+    url = pq.read_table(data / "shards/train/samples.parquet")["url"][0].as_py()
+    (tmp_path / "urls.txt").write_text(url)
+    assert "1 shards written anew" in wit.ok("takedown", "tiny", "--urls", str(tmp_path / "urls.txt"))
+    files = [*data.glob("shards/**/*"), data / "card/card.html"]
+    before = {path: path.stat().st_mtime_ns for path in files}
+    wit.ok("build-dataset", "tiny", *dataset_options(web))
+    assert {path: path.stat().st_mtime_ns for path in files} == before
+    assert "shard     taken down" in wit.ok("why", "tiny", url)
+    assert "all as promised" in wit.ok("verify", "tiny")
 
 
 def test_another_configuration_under_the_same_name_is_refused(walked: Wit) -> None:

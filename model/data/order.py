@@ -16,10 +16,12 @@ import numpy.typing as npt
 
 Ints = npt.NDArray[np.int64]
 Words = npt.NDArray[np.uint64]
+Numbers = npt.NDArray[np.float64]
 
 Crop = tuple[float, float] | None  # which of the equally likely squares, each in [0, 1); None is the middle one
 
 ROUNDS = 8
+KEYED_COLUMNS = 8  # what one digest of blake2b is enough for
 
 
 class BatchOrder(Protocol):
@@ -31,6 +33,8 @@ class BatchOrder(Protocol):
     def sample_ids(self, step: int) -> Ints: ...
 
     def crops(self, step: int, sample_ids: Ints) -> list[Crop]: ...
+
+    def draws(self, step: int, sample_ids: Ints, columns: int) -> Numbers: ...
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,10 @@ class Order:
         """Where each sample is cropped in that step's epoch."""
         return [(x, y) for x, y in uniform(sample_ids, 2, (self.seed, self.epoch(step))).tolist()]
 
+    def draws(self, step: int, sample_ids: Ints, columns: int) -> Numbers:
+        """Numbers (len(sample_ids), columns) in [0, 1) of each sample in that step's epoch, for an objective's own use."""
+        return _many_uniform(sample_ids, columns, (self.seed, self.epoch(step)))
+
 
 @dataclass(frozen=True)
 class InSequence:
@@ -87,6 +95,10 @@ class InSequence:
     def crops(self, step: int, sample_ids: Ints) -> list[Crop]:
         return [None] * len(sample_ids)
 
+    def draws(self, step: int, sample_ids: Ints, columns: int) -> Numbers:
+        """The same numbers in each validation."""
+        return _many_uniform(sample_ids, columns, ())
+
 
 def permute(positions: Ints, size: int, key: tuple[int, ...]) -> Ints:
     """Values of a bijection of range(size), chosen by `key`, at `positions`."""
@@ -100,10 +112,16 @@ def permute(positions: Ints, size: int, key: tuple[int, ...]) -> Ints:
     return values.astype(np.int64)
 
 
-def uniform(sample_ids: Ints, columns: int, key: tuple[int, ...]) -> npt.NDArray[np.float64]:
+def uniform(sample_ids: Ints, columns: int, key: tuple[int, ...]) -> Numbers:
     """Numbers (len(sample_ids), columns) in [0, 1), each a hash of (key, sample, column)."""
     words = _mix(sample_ids.astype(np.uint64)[:, None] ^ _words("uniform", key, columns)[None, :])
     return (_mix(words) >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+def _many_uniform(sample_ids: Ints, columns: int, key: tuple[int, ...]) -> Numbers:
+    """As many columns as wanted, each eight from a key of their own that no crop has."""
+    blocks = [uniform(sample_ids, KEYED_COLUMNS, (*key, block)) for block in range(-(-columns // KEYED_COLUMNS))]
+    return np.concatenate([np.empty((len(sample_ids), 0)), *blocks], axis=1)[:, :columns]
 
 
 def _feistel(values: Words, half_bits: int, round_keys: Words) -> Words:

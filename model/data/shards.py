@@ -45,6 +45,7 @@ class Shard:
     """A tar and where its samples lie in it; the arrays have one entry per sample."""
 
     file: str
+    index: str
     image_offset: Ints
     image_size: Ints
     text_offset: Ints
@@ -130,7 +131,10 @@ class Split:
     def where(self, sample_id: int) -> str:
         """Tar and key of a sample, for messages."""
         number = int(np.searchsorted(self._starts, sample_id, side="right")) - 1
-        return f"{self.folder.path}/{self.shards[number].file}: sample {sample_id:09d}"
+        shard, row = self.shards[number], sample_id - int(self._starts[number])
+        entry = ShardEntry(file=shard.file, index=shard.index, samples=len(shard.image_offset))
+        key = read_index(self.folder, entry, ["key"])["key"][row]  # not the number, once samples were taken down
+        return f"{self.folder.path}/{shard.file}: sample {key}"
 
     def captions(self) -> Iterator[str]:
         """All captions in order."""
@@ -201,7 +205,9 @@ def _open_split(folder: Folder, name: str, manifest: Manifest) -> Split:
 
 def _open_shard(folder: Folder, shard: ShardEntry) -> Shard:
     table = read_index(folder, shard, ["image_offset", "image_size", "text_offset", "text_size"])
-    return Shard(file=shard.file, **{name: table.column(name).to_numpy() for name in table.column_names})
+    return Shard(
+        file=shard.file, index=shard.index, **{name: table.column(name).to_numpy() for name in table.column_names}
+    )
 
 
 @contextmanager

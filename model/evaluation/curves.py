@@ -10,8 +10,13 @@ from typing import Any
 
 from markupsafe import Markup
 
+from model.config import PretrainConfig
 from model.evaluation.charts import Series, curve
 from model.metrics import read_metrics
+
+RECALL = "image_to_text_recall_at_1"
+PICKING = ("contrastive", "bag_of_words_contrastive", "convirt")
+"""Objectives whose loss is that of picking one of a batch's texts, or images."""
 
 POINTS = 400
 """Points drawn of a line at most; a longer one is thinned evenly."""
@@ -31,21 +36,24 @@ def read_curves(path: Path) -> Metrics:
     return Metrics(*([line for line in lines if line["kind"] == kind] for kind in ("train", "validation")))
 
 
-def draw(metrics: Metrics, batch: int) -> list[Markup]:
+def draw(metrics: Metrics, config: PretrainConfig) -> list[Markup]:
     """Loss, recall, learning rate and temperature, those that there are.
 
-    A model that cannot tell the `batch` pairs of a step apart has their logarithm as its loss.
+    A contrastive model that cannot tell the pairs of a step apart has the logarithm of their number as its loss.
     """
+    kind, batch = config.objective.kind, config.train.global_batch
     charts = []
     if metrics.train:
         train = _line(metrics.train, "training", "loss")
         validation = _line(metrics.validation, "validation", "loss", True)
         lines = [train, validation] if validation.x else [train]
-        label = f"contrastive loss (knowing nothing: {math.log(batch):.2f})"
+        label = f"{kind.replace('_', ' ')} loss"
+        if kind in PICKING:
+            label += f" (knowing nothing: {math.log(batch):.2f})"
         spoken = "; ".join(_ends(line) for line in lines)
         charts.append(curve("curve-loss", f"{label} over the steps of training: {spoken}.", lines, label))
-    if metrics.validation:
-        to_text = _line(metrics.validation, "image to text", "image_to_text_recall_at_1")
+    if metrics.validation and RECALL in metrics.validation[0]:
+        to_text = _line(metrics.validation, "image to text", RECALL)
         to_image = _line(metrics.validation, "text to image", "text_to_image_recall_at_1", True)
         samples = metrics.validation[-1]["samples"]
         charts.append(

@@ -33,7 +33,7 @@ CACHED = "features before and after the projection"
 
 
 class Towers(Protocol):
-    """The two towers of a CLIP model; features come unnormalised."""
+    """What gives features, unnormalised: of images before a projection (B, F) and after it (B, D), and of texts (T, D)."""
 
     def encode_image_twice(self, image_BCHW: Tensor) -> tuple[Tensor, Tensor]: ...
 
@@ -47,6 +47,10 @@ class Tokenizer(Protocol):
 
 
 Say = Callable[[str], None]
+ScoreTexts = Callable[[Tensor, Tensor], Tensor]
+"""Normalised images (B, 3, H, W) and tokens (T, L) -> how well each text describes each image (B, T)."""
+Judge = Callable[[Tensor], tuple[Tensor, ...]]
+"""Normalised images (B, 3, H, W) -> what is kept of each: before a projection (B, F) and after it (B, D), or one (B, T)."""
 
 
 @dataclass(frozen=True)
@@ -87,9 +91,28 @@ class Embedder:
         return embedded
 
     def images(self, name: str, images: Sequence[tuple[str, ImageRef]], say: Say) -> Embedded:
-        """Decode in threads, one batch ahead of the model. Raises InputError if more than 1 % cannot be read."""
-        features: list[Tensor] = []
-        before: list[Tensor] = []
+        """Features of images. Raises InputError if more than 1 % cannot be read."""
+        return self._each(f"embedding {name}", name, images, self.towers.encode_image_twice, say)
+
+    def scores(
+        self, score_texts: ScoreTexts, name: str, images: Sequence[tuple[str, ImageRef]], texts: Sequence[str], say: Say
+    ) -> Embedded:
+        """How well each text describes each image (N, len(texts)), in the place of features."""
+        tokens_TL = self.tokenizer.encode(list(texts)).to(self.device)
+        return self._each(
+            f"scoring {name}", name, images, lambda image_BCHW: (score_texts(image_BCHW, tokens_TL),), say
+        )
+
+    def _each(
+        self,
+        doing: str,
+        name: str,
+        images: Sequence[tuple[str, ImageRef]],
+        judge: Judge,
+        say: Say,
+    ) -> Embedded:
+        """Decode in threads, one batch ahead of the model."""
+        judged: list[tuple[Tensor, ...]] = []
         rows: list[int] = []
         unreadable: list[Unreadable] = []
         done = 0
@@ -101,15 +124,14 @@ class Embedder:
                 else:
                     rows.append(row)
             if whole:
-                before_BF, features_BD = self._encode(np.stack(whole))
-                before.append(before_BF)
-                features.append(features_BD)
+                judged.append(self._judged(np.stack(whole), judge))
             done += len(part)
-            say(f"embedding {name} {done}/{len(images)}")
+            say(f"{doing} {done}/{len(images)}")
         check_readable(name, unreadable, len(images))
-        features_ND = torch.cat(features)
+        found_NF = [torch.cat(parts) for parts in zip(*judged, strict=True)]
+        before_NF, features_ND = found_NF[0], found_NF[-1]
         check_finite(name, features_ND)
-        return Embedded(features_ND, torch.cat(before), rows, unreadable)
+        return Embedded(features_ND, before_NF, rows, unreadable)
 
     def texts(self, texts: Sequence[str]) -> Tensor:
         """Features (len(texts), D), unnormalised; each distinct text is embedded once."""
@@ -144,11 +166,10 @@ class Embedder:
         except UnreadableError as error:
             return str(error)
 
-    def _encode(self, pixels_BHWC: NDArray[np.uint8]) -> tuple[Tensor, Tensor]:
+    def _judged(self, pixels_BHWC: NDArray[np.uint8], judge: Judge) -> tuple[Tensor, ...]:
         with torch.inference_mode():
             image_BCHW = normalise(torch.from_numpy(pixels_BHWC).to(self.device))
-            before_BF, features_BD = self.towers.encode_image_twice(image_BCHW)
-            return before_BF.float().cpu(), features_BD.float().cpu()
+            return tuple(found.float().cpu() for found in judge(image_BCHW))
 
     def _cache_key(self, digest: str, keys: list[str]) -> str:
         parts = [CACHED, self.weights_sha256, PREPROCESSING, self.image_px, digest, keys]

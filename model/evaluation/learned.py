@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +17,6 @@ from model.evaluation.metrics import measured
 from model.evaluation.probe import Labelled, carve, few_shot_probe, linear_probe
 from model.evaluation.results import FewShotResult, LearnedResult, NeighboursResult, Unreadable
 from model.evaluation.sets import EvaluationSet, Split
-from model.evaluation.zero_shot import logits
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,7 @@ class _Part:
 def measure_learned(
     found: EvaluationSet,
     tested: Embedded,
-    classes_CD: Tensor,
-    scale: float,
+    zero_shot: Callable[[Tensor], Tensor] | None,
     embedder: Embedder,
     features: Path,
     config: EvaluateConfig,
@@ -54,7 +53,8 @@ def measure_learned(
     """Measure all of it on the test images `tested`; features are cached below `features`.
 
     Probes see the features before the projection (appendix A.2), neighbours those after it, where the model was taught
-    what is alike. The classifier of `classes_CD` is the zero-shot one, whose temperature is fitted too.
+    what is alike. `zero_shot` makes logits (N, C) of such features, and its temperature is fitted too; None where texts are
+    not judged by features.
     """
     if not config.probe:
         return LearnedResult(status="skipped", reason="the configuration says probe = false")
@@ -109,11 +109,10 @@ def measure_learned(
             metric=measured(found.metric, votes_NC, labels_N, config.confidence),
             top1=measured("accuracy", votes_NC, labels_N, config.confidence),
         ),
-        zero_shot_calibration=calibrate(
-            logits(val.after.features_ND.cpu(), classes_CD, scale),
-            val.after.labels_N,
-            logits(tested.features, classes_CD, scale),
-            labels_N,
+        zero_shot_calibration=None
+        if zero_shot is None
+        else calibrate(
+            zero_shot(val.after.features_ND.cpu()), val.after.labels_N, zero_shot(tested.features), labels_N
         ),
     )
 

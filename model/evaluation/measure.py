@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -22,8 +22,9 @@ from model.evaluation.results import Inputs, RetrievalResult, Row, SetResult, Su
 from model.evaluation.retrieval import measure_retrieval, relevance
 from model.evaluation.sets import EvaluationSet, read_sets
 from model.evaluation.shards import Shards, first_pairs, read_shards, training_captions
-from model.evaluation.zero_shot import class_vectors, measure_set
+from model.evaluation.zero_shot import class_vectors, logits, measure_scored_set, measure_set
 from model.files import sha256_file
+from model.objectives.objective import Objective
 
 VERSION = 2
 """Raised when the code changes what it writes."""
@@ -82,27 +83,37 @@ def measure(evaluation: Evaluation, say: Say) -> Summary:
     (out / MARKER).unlink(missing_ok=True)
     loaded = load_run(evaluation.run)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = loaded.model.to(device).eval()
+    objective = loaded.objective.to(device)
     embedder = Embedder(
-        towers=model,
+        towers=objective,
         tokenizer=loaded.tokenizer,
         weights_sha256=evaluation.inputs.weights_sha256,
         image_px=loaded.config.model.vision.image_px,
         device=device,
         batch=config.batch,
     )
-    scale = math.exp(float(model.logit_scale.detach()))
-
-    sets = _measure_sets(evaluation, embedder, scale, say)
-    retrieval = _measure_retrieval(evaluation, embedder, say)
+    kind = loaded.config.objective.kind
+    sets = _measure_sets(evaluation, embedder, objective, say)
+    skipped = ""
+    if objective.zero_shot == "none" and evaluation.sets:
+        skipped = (
+            f"{kind} learns no match of an image and a text, and a linear probe is fitted beside zero-shot only; "
+            "the features of the images are in features/"
+        )
+    if objective.zero_shot == "features":
+        retrieval = _measure_retrieval(evaluation, embedder, say)
+    else:
+        retrieval = RetrievalResult(status="skipped", reason=f"{kind} has no features of texts to search with")
     summary = Summary(
         name=config.name,
         run=loaded.config.name,
         confidence=config.confidence,
         inputs=evaluation.inputs,
-        temperature=1 / scale,
+        temperature=1 / objective.scale,
         rows=[Row.of(found) for found in sets],
         sets=sets,
+        judged_by=objective.zero_shot,
+        zero_shot_skipped=skipped,
         retrieval=retrieval,
     )
     wanted = {f"{name}.json" for name in ("retrieval", *evaluation.inputs.sets)}
@@ -118,28 +129,38 @@ def measure(evaluation: Evaluation, say: Say) -> Summary:
     return summary
 
 
-def _measure_sets(evaluation: Evaluation, embedder: Embedder, scale: float, say: Say) -> list[SetResult]:
+def _measure_sets(evaluation: Evaluation, embedder: Embedder, objective: Objective, say: Say) -> list[SetResult]:
+    """The sets' features in any case; their figures, if the objective can judge texts."""
     results = []
     for found in evaluation.sets:
-        warn_of_equal_classes(found, embedder, say)
+        images = [(sample.key, sample.image) for sample in found.samples]
         embedded = embedder.cached_images(
             evaluation.out / "features" / f"{found.name}.safetensors",
             found.name,
             found.images_digest,
-            [(sample.key, sample.image) for sample in found.samples],
+            images,
             say,
         )
-        prompts_CTD = prompt_features(embedder, found)
-        learned = measure_learned(
+        if objective.zero_shot == "none":
+            continue
+        warn_of_equal_classes(found, embedder, say)
+        mentions = count_mentions(found.class_names, training_captions(evaluation.shards))
+        learn = partial(
+            measure_learned,
             found,
             embedded,
-            class_vectors(prompts_CTD),
-            scale,
-            embedder,
-            evaluation.out / "features",
-            evaluation.config,
-            say,
+            embedder=embedder,
+            features=evaluation.out / "features",
+            config=evaluation.config,
+            say=say,
         )
+        if objective.zero_shot == "scores":
+            scores = embedder.scores(objective.score_texts, found.name, images, prompts_of(found), say)
+            learned = learn(zero_shot=None)
+            results.append(measure_scored_set(found, scores, evaluation.config.confidence, mentions, learned))
+            continue
+        prompts_CTD = prompt_features(embedder, found)
+        learned = learn(zero_shot=partial(logits, classes_CD=class_vectors(prompts_CTD), scale=objective.scale))
         results.append(
             measure_set(
                 found,
@@ -147,9 +168,9 @@ def _measure_sets(evaluation: Evaluation, embedder: Embedder, scale: float, say:
                 embedded.rows,
                 embedded.unreadable,
                 prompts_CTD,
-                scale,
+                objective.scale,
                 evaluation.config.confidence,
-                count_mentions(found.class_names, training_captions(evaluation.shards)),
+                mentions,
                 learned,
             )
         )
@@ -178,8 +199,12 @@ def warn_of_equal_classes(found: EvaluationSet, embedder: Embedder, say: Say) ->
 
 def prompt_features(embedder: Embedder, found: EvaluationSet) -> Tensor:
     """Features (C, T, D) of every class name in every template, unnormalised; all go through the tower together."""
-    prompts = [prompt for label in range(len(found.class_names)) for prompt in found.prompts(label)]
-    return embedder.texts(prompts).view(len(found.class_names), len(found.templates), -1)
+    return embedder.texts(prompts_of(found)).view(len(found.class_names), len(found.templates), -1)
+
+
+def prompts_of(found: EvaluationSet) -> list[str]:
+    """Every class name in every template, class by class."""
+    return [prompt for label in range(len(found.class_names)) for prompt in found.prompts(label)]
 
 
 def _measure_retrieval(evaluation: Evaluation, embedder: Embedder, say: Say) -> RetrievalResult:

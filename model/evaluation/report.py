@@ -114,7 +114,10 @@ def render(summary: Summary, run: Path, shards: Shards, sets: Sequence[Evaluatio
     run_config = read_config(run)
     stages = _funnel(shards.manifest.funnel)
     samples = first_pairs(shards, "train", SAMPLES_SHOWN)
-    views = [_set_view(result, found) for result, found in zip(summary.sets, sets, strict=True)]
+    views = [
+        _set_view(result, found)
+        for result, found in zip(summary.sets, [] if summary.zero_shot_skipped else sets, strict=True)
+    ]
     image_queries, text_queries = _retrieval(summary, shards)
     best = summary.headline
     return environment.get_template("report.html.j2").render(
@@ -125,7 +128,7 @@ def render(summary: Summary, run: Path, shards: Shards, sets: Sequence[Evaluatio
         dataset=shards.manifest.name,
         stages=stages,
         samples=[(Picture(data_uri(pair.image), pair.captions[0]), pair.captions) for pair in samples],
-        curves=curves.draw(curves.read_curves(run / METRICS), run_config.train.global_batch),
+        curves=curves.draw(curves.read_curves(run / METRICS), run_config),
         set_chart=_set_chart(summary.sets),
         views=views,
         retrieval_sentence=story.retrieval_sentence(summary.retrieval),

@@ -256,6 +256,10 @@ class Summary(Result):
     temperature: float
     rows: list[Row]
     sets: list[SetResult]
+    judged_by: Literal["features", "scores", "none"] = "features"
+    """How the model tells which text describes an image; scores are mean log-probabilities of its words."""
+    zero_shot_skipped: str = ""
+    """Why there is no zero-shot accuracy, where sets were named and the model cannot judge texts."""
     retrieval: RetrievalResult
 
     @property
@@ -292,6 +296,8 @@ def table(summary: Summary) -> str:
         for found in summary.sets
         if found.learned.status == "skipped"
     ]
+    if summary.zero_shot_skipped:
+        lines.append(f"zero-shot skipped: {summary.zero_shot_skipped}")
     if retrieval.status == "skipped":
         lines.append(f"retrieval skipped: {retrieval.reason}")
     return "\n".join(lines)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from model.evaluation.results import RetrievalResult, SetResult, Summary
+from model.evaluation.results import Calibration, RetrievalResult, SetResult, Summary
 
 PAIRS_LISTED = 8
 
@@ -132,9 +132,9 @@ def ensemble_sentence(found: SetResult) -> str:
 def learned_sentence(found: SetResult) -> str:
     """What labels add, or why that was not measured."""
     learned = found.learned
-    if learned.probe is None or learned.neighbours is None or learned.zero_shot_calibration is None:
+    if learned.probe is None or learned.neighbours is None:
         return f"Linear probe, few-shot and neighbours were skipped: {learned.reason}."
-    probe, calibration = learned.probe, learned.zero_shot_calibration
+    probe = learned.probe
     held = "held out of the training split" if learned.is_val_carved else "of the set's own validation split"
     ended = "" if probe.is_converged else f", which {probe.iterations:,} iterations did not bring to its optimum"
     return (
@@ -142,9 +142,17 @@ def learned_sentence(found: SetResult) -> str:
         f"{percent(probe.metric.value)} in the set's metric ({found.metric.replace('_', ' ')}), against "
         f"{percent(found.metric_share.value)} without any; {learned.neighbours.neighbours} nearest neighbours reach "
         f"{percent(learned.neighbours.metric.value)}. It saw {probe.train_images + probe.val_images:,} images; its penalty of "
-        f"{probe.penalty:.2g} was the best on {probe.val_images:,} images {held}{ended}. Divided by a temperature of "
-        f"{calibration.temperature:.2f}, the zero-shot logits are {percent(calibration.error_after)} off in their certainty, "
-        f"before it {percent(calibration.error_before)} (expected calibration error)."
+        f"{probe.penalty:.2g} was the best on {probe.val_images:,} images {held}{ended}. "
+        f"{_calibration_sentence(learned.zero_shot_calibration)}"
+    )
+
+
+def _calibration_sentence(found: Calibration | None) -> str:
+    if found is None:
+        return "The temperature of zero-shot was not fitted, for the model scores texts without features of them."
+    return (
+        f"Divided by a temperature of {found.temperature:.2f}, the zero-shot logits are {percent(found.error_after)} off in "
+        f"their certainty, before it {percent(found.error_before)} (expected calibration error)."
     )
 
 

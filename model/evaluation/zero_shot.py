@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from model.evaluation.embed import Embedded
 from model.evaluation.intervals import mean_of_classes, share_of
 from model.evaluation.mentions import Mentions
 from model.evaluation.metrics import measured, metric_chance
@@ -40,9 +41,8 @@ def logits(images_ND: Tensor, classes_CD: Tensor, scale: float) -> Tensor:
     return scale * (functional.normalize(images_ND, dim=-1) @ classes_CD.T)
 
 
-def predict(images_ND: Tensor, classes_CD: Tensor, labels_N: Tensor, scale: float) -> Predictions:
-    """Nearest class by cosine. Equal similarities go to the class of the lower number, whatever the label is."""
-    logits_NC = logits(images_ND, classes_CD, scale)
+def choose(logits_NC: Tensor, labels_N: Tensor) -> Predictions:
+    """The class of the highest logit. Equals go to the class of the lower number, whatever the label is."""
     order_NC = logits_NC.argsort(dim=1, descending=True, stable=True)
     predicted_N = order_NC[:, 0]
     probability_NC = logits_NC.softmax(dim=1)
@@ -64,15 +64,43 @@ def measure_set(
     mentions: Mentions,
     learned: LearnedResult,
 ) -> SetResult:
-    """Every figure of one set.
+    """Every figure of one set, by features of images and prompts.
 
     `rows` are the numbers of the samples that `images_ND` belongs to, `mentions` is about the set's class names, `learned` is
     what its training split gave.
     """
+    whole_NC, single_NC = (
+        logits(images_ND, class_vectors(own_CTD), scale) for own_CTD in (prompts_CTD, prompts_CTD[:, :1])
+    )
+    return result_of(found, rows, unreadable, whole_NC, single_NC, confidence, mentions, learned)
+
+
+def measure_scored_set(
+    found: EvaluationSet,
+    scores: Embedded,
+    confidence: float,
+    mentions: Mentions,
+    learned: LearnedResult,
+) -> SetResult:
+    """Every figure of one set, by a score for each image and prompt (classes, then templates); templates are averaged."""
+    score_NCT = scores.features.view(len(scores.rows), len(found.class_names), len(found.templates))
+    whole_NC, single_NC = score_NCT.mean(dim=2), score_NCT[:, :, 0]
+    return result_of(found, scores.rows, scores.unreadable, whole_NC, single_NC, confidence, mentions, learned)
+
+
+def result_of(
+    found: EvaluationSet,
+    rows: Sequence[int],
+    unreadable: Sequence[Unreadable],
+    whole_NC: Tensor,
+    single_NC: Tensor,
+    confidence: float,
+    mentions: Mentions,
+    learned: LearnedResult,
+) -> SetResult:
+    """Every figure of one set, from the logits by all templates and by the first alone."""
     labels_N = torch.tensor([found.samples[row].label for row in rows], dtype=torch.long)
-    classes_CD = class_vectors(prompts_CTD)
-    whole = predict(images_ND, classes_CD, labels_N, scale)
-    single = predict(images_ND, class_vectors(prompts_CTD[:, :1]), labels_N, scale)
+    whole, single = choose(whole_NC, labels_N), choose(single_NC, labels_N)
     right_N, right_single_N = whole.rank == 0, single.rank == 0
     classes, images = len(found.class_names), len(rows)
     images_C = labels_N.bincount(minlength=classes).tolist()
@@ -85,7 +113,7 @@ def measure_set(
         unreadable=list(unreadable),
         templates=list(found.templates),
         metric=found.metric,
-        metric_share=measured(found.metric, logits(images_ND, classes_CD, scale), labels_N, confidence),
+        metric_share=measured(found.metric, whole_NC, labels_N, confidence),
         metric_chance=metric_chance(found.metric, classes),
         top1=share_of(int(right_N.sum()), images, confidence),
         top5=share_of(int((whole.rank < 5).sum()), images, confidence),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from email.utils import parsedate_to_datetime
+from time import time
 
 from protego import Protego
 
@@ -46,6 +48,16 @@ def directives(values: Iterable[str], token: str) -> frozenset[str]:
 def opt_out(found: frozenset[str]) -> str | None:
     """The opt-out tokens among directives, comma-joined in a fixed order, or None."""
     return ",".join(token for token in OPT_OUT_TOKENS if token in found) or None
+
+
+def retry_after_s(value: str) -> float:
+    """How many seconds from now a Retry-After header asks to wait (RFC 9110, 10.2.3); 0 if it is neither number nor date."""
+    value = value.strip()
+    try:
+        wait_s = float(value) if value.isdecimal() else parsedate_to_datetime(value).timestamp() - time()
+    except ValueError:
+        return 0.0
+    return max(wait_s, 0.0)
 
 
 class RobotsRules:

@@ -12,9 +12,7 @@ import os
 import sys
 import threading
 from collections.abc import AsyncIterator
-from email.utils import parsedate_to_datetime
 from pathlib import Path
-from time import time
 from typing import Any, NamedTuple
 from urllib.parse import urljoin, urlsplit
 
@@ -42,7 +40,7 @@ from pipeline.sources.frontier import MAX_REDIRECTS, Frontier, Target, Visit, or
 from pipeline.sources.lexbor_page import HostilePageError, read_lexbor_page
 from pipeline.sources.page_cache import CachedPage, PageCache, open_cache
 from pipeline.sources.resolver import PublicResolver
-from pipeline.sources.robots import RobotsRules, product_token
+from pipeline.sources.robots import RobotsRules, product_token, retry_after_s
 
 TRIES = 2
 MAX_RETRY_AFTER_S = 60.0
@@ -259,12 +257,7 @@ def _is_html(page: CachedPage) -> bool:
 
 def _retry_after_s(page: CachedPage) -> float:
     """How long the server asks to wait, in seconds, bounded."""
-    value = (_header(page, "retry-after") or "").strip()
-    try:
-        wait_s = float(value) if value.isdigit() else parsedate_to_datetime(value).timestamp() - time()
-    except ValueError:
-        return 0.0
-    return min(max(wait_s, 0.0), MAX_RETRY_AFTER_S)
+    return min(retry_after_s(_header(page, "retry-after") or ""), MAX_RETRY_AFTER_S)
 
 
 def _is_literal(host: str) -> bool:

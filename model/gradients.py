@@ -1,0 +1,92 @@
+"""Gradients of a batch that is too large for one forward pass.
+
+GradCache (Gao et al. 2021, arXiv:2101.06983): the rows of all pieces are computed without a graph, the loss and its gradients
+with respect to the rows once over all of them, then each piece again with its graph, through which its rows' gradients flow.
+The second pass draws the random numbers of the first. Batch norm normalises each piece by itself, both times alike (as
+if each were a smaller share), and its running statistics take in each piece once, in the second pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from model.distributed import Processes
+from model.objectives.objective import Inputs, Objective, Outputs
+
+
+def backward(
+    objective: Objective, wrapped: nn.Module, inputs: Inputs, processes: Processes, micro_batch: int, use_bf16: bool
+) -> tuple[Tensor, Outputs]:
+    """Add the gradients of a share to the parameters; `micro_batch` samples at once, 0 = all.
+
+    `wrapped` is the objective as `Processes.wrap` gives it. Returns the loss of the share and its outputs, without graphs.
+    """
+    device = processes.device.type
+    if not micro_batch or micro_batch >= len(inputs.image_BHWC):
+        with torch.autocast(device, torch.bfloat16, enabled=use_bf16):
+            outputs: Outputs = wrapped(inputs)
+        loss = objective.loss(outputs, processes)
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss.detach(), _without_graph(outputs)
+    pieces = inputs.split(micro_batch)
+    states, parts = [], []
+    with torch.no_grad(), _running_statistics_kept(objective):
+        for piece in pieces:
+            states.append(_random_state(processes.device))
+            with torch.autocast(device, torch.bfloat16, enabled=use_bf16):
+                parts.append(objective(piece))
+    cached = Outputs(
+        rows=tuple(
+            torch.cat(row_parts).requires_grad_() for row_parts in zip(*(part.rows for part in parts), strict=True)
+        ),
+        shared=tuple(scalar.clone().requires_grad_() for scalar in parts[0].shared),
+    )
+    loss = objective.loss(cached, processes)
+    loss.backward()  # type: ignore[no-untyped-call]
+    gradients = [
+        torch.split(row.grad, micro_batch) if row.grad is not None else [None] * len(pieces) for row in cached.rows
+    ]
+    for number, (piece, state, *row_gradients) in enumerate(zip(pieces, states, *gradients, strict=True), 1):
+        is_last = number == len(pieces)
+        _set_random_state(processes.device, state)
+        with processes.gradients_kept_apart(wrapped, not is_last):
+            with torch.autocast(device, torch.bfloat16, enabled=use_bf16):
+                outputs = wrapped(piece)
+            # The shared scalars' gradient is that of the whole batch: it counts once.
+            shared_gradients = [scalar.grad if is_last else torch.zeros_like(scalar) for scalar in cached.shared]
+            paired = zip((*outputs.rows, *outputs.shared), (*row_gradients, *shared_gradients), strict=True)
+            flowing = [(tensor, gradient) for tensor, gradient in paired if tensor.requires_grad]
+            torch.autograd.backward(*zip(*flowing, strict=True))  # type: ignore[arg-type]
+    return loss.detach(), _without_graph(cached)
+
+
+def _without_graph(outputs: Outputs) -> Outputs:
+    return Outputs(tuple(row.detach() for row in outputs.rows), tuple(scalar.detach() for scalar in outputs.shared))
+
+
+@contextmanager
+def _running_statistics_kept(module: nn.Module) -> Iterator[None]:
+    """Batch norm in training normalises as ever, but takes nothing into its running statistics."""
+    norms = [part for part in module.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
+    for norm in norms:
+        norm.track_running_stats = False
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.track_running_stats = True
+
+
+def _random_state(device: torch.device) -> Tensor:
+    return torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()
+
+
+def _set_random_state(device: torch.device, state: Tensor) -> None:
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(state, device)
+    else:
+        torch.set_rng_state(state)
