@@ -148,6 +148,13 @@ class TrainConfig(Settings):
     adam_eps: float = Field(1e-6, gt=0, description="Adam's epsilon (1e-8 for the paper's ResNets)")
     weight_decay: float = Field(0.2, ge=0, description="Decoupled weight decay of all weights but gains and biases")
     precision: Literal["fp32", "bf16"] = Field("fp32", description="bf16 = autocast; weights stay fp32")
+    max_skipped_steps: int = Field(
+        10,
+        ge=0,
+        description="Steps in a row that are left out because the loss or a gradient is not finite; one more ends the run. "
+        "0 = the first one does",
+        json_schema_extra=OPERATIONAL,
+    )
     micro_batch: int = Field(
         0,
         ge=0,

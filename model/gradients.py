@@ -13,6 +13,7 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from model.distributed import Processes
 from model.objectives.objective import Inputs, Objective, Outputs
@@ -34,7 +35,7 @@ def backward(
         return loss.detach(), _without_graph(outputs)
     pieces = inputs.split(micro_batch)
     states, parts = [], []
-    with torch.no_grad(), _running_statistics_kept(objective):
+    with torch.no_grad(), running_statistics_kept(objective):
         for piece in pieces:
             states.append(_random_state(processes.device))
             with torch.autocast(device, torch.bfloat16, enabled=use_bf16):
@@ -68,10 +69,15 @@ def _without_graph(outputs: Outputs) -> Outputs:
     return Outputs(tuple(row.detach() for row in outputs.rows), tuple(scalar.detach() for scalar in outputs.shared))
 
 
+def batch_norms(module: nn.Module) -> list[_BatchNorm]:
+    """The batch norms in a module."""
+    return [part for part in module.modules() if isinstance(part, _BatchNorm)]
+
+
 @contextmanager
-def _running_statistics_kept(module: nn.Module) -> Iterator[None]:
+def running_statistics_kept(module: nn.Module) -> Iterator[None]:
     """Batch norm in training normalises as ever, but takes nothing into its running statistics."""
-    norms = [part for part in module.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
+    norms = batch_norms(module)
     for norm in norms:
         norm.track_running_stats = False
     try:

@@ -18,6 +18,7 @@ LINE_EVERY_S = 3.0
 NUMBERS = {
     "train": ("step", "loss", "learning_rate", "logit_scale"),
     "validation": ("step", "loss", "samples"),
+    "skipped": ("step", "skipped_steps", "sample_id"),
     "end": ("step",),
 }
 """What every line of a kind holds, at least."""

@@ -6,12 +6,13 @@ RUN_DIR/config.json is a PretrainConfig. The same command goes on where a stoppe
 (on the CPU, with as many processes).
 
 Exit codes: 0 finished, or stopped by SIGTERM or SIGINT after a checkpoint (then there is no done.json); 2 an error that
-is yours to mend, in one line on stderr; 3 the loss is not finite; anything else is a crash.
+is yours to mend, in one line on stderr; 3 loss, gradients or weights are not finite; anything else is a crash.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import signal
 import sys
@@ -35,7 +36,7 @@ from model.distributed import PeerError, Processes
 from model.errors import InputError
 from model.metrics import MetricsFile, Speed
 from model.optim import learning_rate
-from model.step import DivergedError, batches, rehearse, require_finite, train_step
+from model.step import DivergedError, Skipped, batches, rehearse, require_finite, train_step
 from model.training import Training, prepare
 from model.validate import validate
 
@@ -55,8 +56,10 @@ def train(training: Training, stop_requested: Callable[[], bool]) -> bool:
         if batch is None:
             stopped = True
             break
-        training.loss = train_step(training, batch)
+        skipped = train_step(training, batch)
         training.step += 1
+        if skipped is not None:
+            _note_skipped(training, metrics, skipped)
         captions_cut += batch.captions_cut
         speed.step(batch.waited_s)
         eta_s = (training.steps - training.step) * speed.seconds_per_step
@@ -97,6 +100,8 @@ def _note(training: Training, metrics: MetricsFile | None, kind: str, **values: 
 
 def _write_metrics(training: Training, metrics: MetricsFile | None, speed: Speed, eta_s: float) -> None:
     last = training.step - 1
+    if math.isnan(training.loss):
+        return  # all steps were left out, each with a line that says so
     _note(
         training,
         metrics,
@@ -107,10 +112,16 @@ def _write_metrics(training: Training, metrics: MetricsFile | None, speed: Speed
         loss=training.loss,
         learning_rate=learning_rate(last, training.steps, training.config.train),
         logit_scale=training.objective.scale,
+        skipped_steps=training.skipped_steps,
         samples_per_s=round(speed.samples_per_s, 1),
         data_wait_share=round(speed.data_wait_share, 4),
         eta_s=round(eta_s, 1),
     )
+
+
+def _note_skipped(training: Training, metrics: MetricsFile | None, skipped: Skipped) -> None:
+    _note(training, metrics, "skipped", skipped_steps=training.skipped_steps, sample_id=skipped.sample_ids[0])
+    training.progress.say(f"step {training.step} was left out: {skipped.why}")
 
 
 def _end_epoch(training: Training, metrics: MetricsFile | None, captions_cut: int) -> None:
@@ -134,10 +145,8 @@ def _save(training: Training) -> None:
         lambda: save_checkpoint(
             training.run_dir,
             training.objective,
-            training.optimizer,
-            training.step,
-            training.samples_seen,
-            training.loss,
+            training.state(),
+            training.position,
             training.fingerprint,
             training.config.train.keep_checkpoints,
         )
@@ -145,6 +154,8 @@ def _save(training: Training) -> None:
 
 
 def _finish(training: Training, metrics: MetricsFile | None) -> None:
+    if math.isnan(training.loss):
+        raise DivergedError("all steps of the run were left out, as none was finite; it has learned nothing")
     step, samples_seen, loss = training.step, training.samples_seen, training.loss
     _note(training, metrics, "end", samples_seen=samples_seen, loss=loss)
     training.processes.first_alone(

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -14,7 +15,9 @@ from model.checkpoint import (
     DONE,
     MODEL,
     TOKENIZER,
+    CheckpointRecord,
     DoneRecord,
+    Position,
     Record,
     Say,
     fingerprint,
@@ -55,7 +58,9 @@ class Training:
     optimizer: torch.optim.Optimizer
     progress: Progress
     step: int = 0  # steps taken
-    loss: float = math.nan  # of the last step, over the global batch
+    loss: float = math.nan  # of the last step that was not left out, over the global batch
+    skipped_steps: int = 0
+    skipped_in_a_row: int = 0
 
     @property
     def steps(self) -> int:
@@ -64,6 +69,23 @@ class Training:
     @property
     def samples_seen(self) -> int:
         return self.step * self.order.global_batch
+
+    @property
+    def position(self) -> Position:
+        """What a checkpoint tells of it."""
+        loss = None if math.isnan(self.loss) else self.loss
+        return Position(self.step, self.samples_seen, loss, self.skipped_steps, self.skipped_in_a_row)
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps of it besides the model."""
+        return {"optimizer": self.optimizer.state_dict()}
+
+    def restore(self, checkpoint: CheckpointRecord, state: dict[str, Any]) -> None:
+        """Be where a checkpoint was; `state` is as above."""
+        self.step = checkpoint.step
+        self.loss = math.nan if checkpoint.loss is None else checkpoint.loss
+        self.skipped_steps, self.skipped_in_a_row = checkpoint.skipped_steps, checkpoint.skipped_in_a_row
+        self.optimizer.load_state_dict(state["optimizer"])
 
     def loader(self) -> Loader:
         """This process's share of the training batches."""
@@ -99,11 +121,8 @@ def prepare(run_dir: Path, config: PretrainConfig, shards: str, processes: Proce
     if config.start_from and newest is None:
         copy_weights(load_start(run_dir, config), objective.towers)
     optimizer = build_optimizer(objective, config.train)
-    step, loss = 0, math.nan
-    if newest is not None:
-        folder, checkpoint = newest
-        load_checkpoint(folder, objective, optimizer)
-        step, loss = checkpoint.step, checkpoint.loss
+    state = load_checkpoint(newest[0], objective) if newest else {}
+    step = newest[1].step if newest else 0
     training = Training(
         run_dir=run_dir,
         config=config,
@@ -116,9 +135,9 @@ def prepare(run_dir: Path, config: PretrainConfig, shards: str, processes: Proce
         wrapped=processes.wrap(objective),
         optimizer=optimizer,
         progress=Progress(step, config.train.epochs * order.steps_per_epoch, processes.is_first),
-        step=step,
-        loss=loss,
     )
+    if newest is not None:
+        training.restore(newest[1], state)
     _introduce(training)
     return training
 

@@ -208,7 +208,9 @@ def test_validation_is_the_same_for_any_number_of_processes(shards: str, tmp_pat
 
 
 def test_a_loss_that_is_not_finite_stops_before_the_step(shards: str, tmp_path: Path) -> None:
-    folder = new_run(tmp_path / "run", learning_rate=1e30, warmup_steps=0, checkpoint_every_steps=1)
+    folder = new_run(
+        tmp_path / "run", learning_rate=1e30, warmup_steps=0, max_skipped_steps=0, checkpoint_every_steps=1
+    )
     with pytest.raises(DivergedError, match=r"step \d+: the loss is (nan|inf); the batch begins with samples \[\d+, "):
         run(folder, shards, ALONE, lambda: False)
     newest = newest_checkpoint(folder)
