@@ -67,7 +67,8 @@ class Position(NamedTuple):
 
     step: int
     samples_seen: int
-    loss: float | None  # None if all steps so far were left out
+    loss: float | None  # None, as the next, if all steps so far were left out
+    gradient_norm: float | None
     skipped_steps: int
     skipped_in_a_row: int
 
@@ -78,6 +79,7 @@ class CheckpointRecord(Record):
     step: int
     samples_seen: int
     loss: float | None
+    gradient_norm: float | None
     skipped_steps: int
     skipped_in_a_row: int
     state_sha256: str

@@ -33,6 +33,7 @@ class Settings(BaseModel):
 
 
 Activation = Literal["quick_gelu", "gelu"]
+Precision = Literal["fp32", "bf16", "fp16"]
 TorchvisionName = Literal[
     "resnet18",
     "resnet34",
@@ -147,7 +148,18 @@ class TrainConfig(Settings):
     adam_beta2: float = Field(0.98, ge=0, lt=1, description="Adam's second decay (0.999 for the paper's ResNets)")
     adam_eps: float = Field(1e-6, gt=0, description="Adam's epsilon (1e-8 for the paper's ResNets)")
     weight_decay: float = Field(0.2, ge=0, description="Decoupled weight decay of all weights but gains and biases")
-    precision: Literal["fp32", "bf16"] = Field("fp32", description="bf16 = autocast; weights stay fp32")
+    clip_gradient_norm: float = Field(
+        0.0, ge=0, description="Longest that all gradients together may be; longer ones are scaled down to it. 0 = off"
+    )
+    precision: Precision = Field(
+        "fp32",
+        description="bf16, fp16 = autocast, weights stay fp32; with fp16 the loss is scaled, as far as gradients allow",
+    )
+    gradient_checkpointing: bool = Field(
+        False,
+        description="Compute the activations of the towers' blocks again for their gradients, rather than keep them",
+        json_schema_extra=OPERATIONAL,
+    )
     max_skipped_steps: int = Field(
         10,
         ge=0,

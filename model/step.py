@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.utils import get_total_norm
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from model.data import Batch, SampleError
 from model.distributed import PeerError
@@ -47,12 +47,17 @@ def train_step(training: Training, batch: Batch) -> Skipped | None:
     loss, outputs = _backward(training, batch)
     mean_loss = processes.mean(loss)
     # The same in all processes, as the gradients are.
-    norm = float(get_total_norm([weight.grad for weight in objective.parameters() if weight.grad is not None]))
-    if math.isfinite(mean_loss) and math.isfinite(norm):
+    training.scaler.unscale_(training.optimizer)
+    weights = [weight for weight in objective.parameters() if weight.grad is not None]
+    norm = get_total_norm([weight.grad for weight in weights if weight.grad is not None])
+    training.scaler.update()
+    if math.isfinite(mean_loss) and bool(norm.isfinite()):
+        if training.config.train.clip_gradient_norm:
+            clip_grads_with_norm_(weights, training.config.train.clip_gradient_norm, norm)
         set_learning_rate(training.optimizer, learning_rate(batch.step, training.steps, training.config.train))
         training.optimizer.step()
         objective.after_step(outputs, processes)
-        training.loss, training.skipped_in_a_row = mean_loss, 0
+        training.loss, training.gradient_norm, training.skipped_in_a_row = mean_loss, float(norm), 0
         return None
     for buffer, kept in zip(statistics, before, strict=True):
         buffer.copy_(kept)
@@ -106,7 +111,9 @@ def _backward(training: Training, batch: Batch) -> tuple[Tensor, Outputs]:
         tokens_BL=batch.tokens_BL.to(processes.device, non_blocking=True),
         draws_BK=torch.from_numpy(draws_BK).to(processes.device, torch.float32),
     )
-    return backward(objective, training.wrapped, inputs, processes, config.micro_batch, config.precision == "bf16")
+    return backward(
+        objective, training.wrapped, inputs, processes, config.micro_batch, config.precision, training.scaler.scale
+    )
 
 
 def _seed_step(seed: int, step: int, rank: int) -> None:

@@ -112,6 +112,7 @@ def _write_metrics(training: Training, metrics: MetricsFile | None, speed: Speed
         loss=training.loss,
         learning_rate=learning_rate(last, training.steps, training.config.train),
         logit_scale=training.objective.scale,
+        gradient_norm=training.gradient_norm,
         skipped_steps=training.skipped_steps,
         samples_per_s=round(speed.samples_per_s, 1),
         data_wait_share=round(speed.data_wait_share, 4),

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.amp.grad_scaler import GradScaler
 
 from model.checkpoint import (
     DONE,
@@ -36,6 +37,8 @@ from model.metrics import Progress
 from model.objectives.build import build_objective
 from model.objectives.objective import Objective
 from model.optim import build_optimizer
+from model.precision import build_scaler
+from model.recompute import recompute_blocks
 from model.start import copy_weights, load_start
 from model.tokenizer import TRAINED, Tokenizer
 
@@ -56,9 +59,11 @@ class Training:
     objective: Objective
     wrapped: nn.Module
     optimizer: torch.optim.Optimizer
+    scaler: GradScaler
     progress: Progress
     step: int = 0  # steps taken
     loss: float = math.nan  # of the last step that was not left out, over the global batch
+    gradient_norm: float = math.nan  # of that step, before it is clipped
     skipped_steps: int = 0
     skipped_in_a_row: int = 0
 
@@ -73,19 +78,21 @@ class Training:
     @property
     def position(self) -> Position:
         """What a checkpoint tells of it."""
-        loss = None if math.isnan(self.loss) else self.loss
-        return Position(self.step, self.samples_seen, loss, self.skipped_steps, self.skipped_in_a_row)
+        loss, norm = (None if math.isnan(value) else value for value in (self.loss, self.gradient_norm))
+        return Position(self.step, self.samples_seen, loss, norm, self.skipped_steps, self.skipped_in_a_row)
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps of it besides the model."""
-        return {"optimizer": self.optimizer.state_dict()}
+        return {"optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict()}
 
     def restore(self, checkpoint: CheckpointRecord, state: dict[str, Any]) -> None:
         """Be where a checkpoint was; `state` is as above."""
         self.step = checkpoint.step
         self.loss = math.nan if checkpoint.loss is None else checkpoint.loss
+        self.gradient_norm = math.nan if checkpoint.gradient_norm is None else checkpoint.gradient_norm
         self.skipped_steps, self.skipped_in_a_row = checkpoint.skipped_steps, checkpoint.skipped_in_a_row
         self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
 
     def loader(self) -> Loader:
         """This process's share of the training batches."""
@@ -120,6 +127,8 @@ def prepare(run_dir: Path, config: PretrainConfig, shards: str, processes: Proce
     objective = build_objective(config).to(processes.device).to(memory_format=torch.channels_last)
     if config.start_from and newest is None:
         copy_weights(load_start(run_dir, config), objective.towers)
+    if config.train.gradient_checkpointing:
+        recompute_blocks(objective)
     optimizer = build_optimizer(objective, config.train)
     state = load_checkpoint(newest[0], objective) if newest else {}
     step = newest[1].step if newest else 0
@@ -134,6 +143,7 @@ def prepare(run_dir: Path, config: PretrainConfig, shards: str, processes: Proce
         objective=objective,
         wrapped=processes.wrap(objective),
         optimizer=optimizer,
+        scaler=build_scaler(config.train.precision, processes.device),
         progress=Progress(step, config.train.epochs * order.steps_per_epoch, processes.is_first),
     )
     if newest is not None:
