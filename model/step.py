@@ -105,14 +105,20 @@ def _backward(training: Training, batch: Batch) -> tuple[Tensor, Outputs]:
     objective, processes, config = training.objective, training.processes, training.config.train
     _seed_step(config.seed, batch.step, processes.rank)
     training.optimizer.zero_grad(set_to_none=True)
-    draws_BK = training.order.draws(batch.step, batch.sample_ids, objective.draws)
-    inputs = Inputs(
-        image_BHWC=batch.image_BHWC.to(processes.device, non_blocking=True),
-        tokens_BL=batch.tokens_BL.to(processes.device, non_blocking=True),
-        draws_BK=torch.from_numpy(draws_BK).to(processes.device, torch.float32),
-    )
+    inputs = inputs_of(training, batch)
     return backward(
         objective, training.wrapped, inputs, processes, config.micro_batch, config.precision, training.scaler.scale
+    )
+
+
+def inputs_of(training: Training, batch: Batch) -> Inputs:
+    """A batch on the device, with its samples' random numbers."""
+    device = training.processes.device
+    draws_BK = training.order.draws(batch.step, batch.sample_ids, training.objective.draws)
+    return Inputs(
+        image_BHWC=batch.image_BHWC.to(device, non_blocking=True),
+        tokens_BL=batch.tokens_BL.to(device, non_blocking=True),
+        draws_BK=torch.from_numpy(draws_BK).to(device, torch.float32),
     )
 
 

@@ -16,8 +16,10 @@ import math
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -34,11 +36,12 @@ from model.checkpoint import METRICS, read_config, save_checkpoint, save_final, 
 from model.data import SampleError
 from model.distributed import PeerError, Processes
 from model.errors import InputError
-from model.metrics import MetricsFile, Speed
+from model.metrics import LoaderWatch, MetricsFile, Pace, Speed
 from model.optim import learning_rate
-from model.step import DivergedError, Skipped, batches, rehearse, require_finite, train_step
+from model.step import DivergedError, Skipped, batches, inputs_of, rehearse, require_finite, train_step
 from model.training import Training, prepare
 from model.validate import validate
+from model.work import Work, peak_flop_per_s, peak_memory_gb
 
 EXIT_INPUT, EXIT_DIVERGED = 2, 3
 WAIT_FOR_OTHERS_S = 2 * GRACE_S
@@ -48,7 +51,8 @@ def train(training: Training, stop_requested: Callable[[], bool]) -> bool:
     """Take all remaining steps; False if it was asked to stop, and did after a checkpoint."""
     config = training.config.train
     metrics = _open_metrics(training)
-    speed = Speed(training.order.global_batch)
+    speed, loader_watch = Speed(training.order.global_batch), _watch(training)
+    work, peak = Work(training.objective), peak_flop_per_s(training.processes.device, config.precision)
     saved_step, captions_cut, stopped = training.step, 0, False
     rehearse(training)
     speed.reset()
@@ -56,16 +60,20 @@ def train(training: Training, stop_requested: Callable[[], bool]) -> bool:
         if batch is None:
             stopped = True
             break
+        began_s = time.perf_counter()
         skipped = train_step(training, batch)
         training.step += 1
         if skipped is not None:
             _note_skipped(training, metrics, skipped)
         captions_cut += batch.captions_cut
-        speed.step(batch.waited_s)
-        eta_s = (training.steps - training.step) * speed.seconds_per_step
-        training.progress.show(training.step, training.loss, speed.samples_per_s, eta_s)
+        advice = loader_watch.advice(batch.waited_s, time.perf_counter() - began_s)
+        if advice is not None:
+            training.progress.say(advice)
+        speed.step(batch.waited_s, work.flop(batch, partial(inputs_of, training)) if peak else 0)
+        pace = _pace(training, speed, peak)
+        training.progress.show(training.step, training.loss, pace)
         if training.step % config.log_every_steps == 0 or training.step == training.steps:
-            _write_metrics(training, metrics, speed, eta_s)
+            _write_metrics(training, metrics, pace)
             speed.reset()
         if training.step % training.order.steps_per_epoch == 0:
             _end_epoch(training, metrics, captions_cut)
@@ -98,7 +106,7 @@ def _note(training: Training, metrics: MetricsFile | None, kind: str, **values: 
     training.processes.first_alone(write)
 
 
-def _write_metrics(training: Training, metrics: MetricsFile | None, speed: Speed, eta_s: float) -> None:
+def _write_metrics(training: Training, metrics: MetricsFile | None, pace: Pace) -> None:
     last = training.step - 1
     if math.isnan(training.loss):
         return  # all steps were left out, each with a line that says so
@@ -114,9 +122,25 @@ def _write_metrics(training: Training, metrics: MetricsFile | None, speed: Speed
         logit_scale=training.objective.scale,
         gradient_norm=training.gradient_norm,
         skipped_steps=training.skipped_steps,
-        samples_per_s=round(speed.samples_per_s, 1),
-        data_wait_share=round(speed.data_wait_share, 4),
-        eta_s=round(eta_s, 1),
+        samples_per_s=round(pace.samples_per_s, 1),
+        data_wait_share=round(pace.data_wait_share, 4),
+        **({} if pace.mfu is None else {"mfu": round(pace.mfu, 4)}),
+        peak_memory_gb=round(pace.peak_memory_gb, 3),
+        eta_s=round(pace.eta_s, 1),
+    )
+
+
+def _watch(training: Training) -> LoaderWatch:
+    return LoaderWatch(training.config.train.loader_threads, training.processes.world_size, os.cpu_count() or 1)
+
+
+def _pace(training: Training, speed: Speed, peak: float | None) -> Pace:
+    return Pace(
+        samples_per_s=speed.samples_per_s,
+        data_wait_share=speed.data_wait_share,
+        mfu=speed.flop_per_s / peak if peak else None,
+        peak_memory_gb=peak_memory_gb(training.processes.device),
+        eta_s=(training.steps - training.step) * speed.seconds_per_step,
     )
 
 
