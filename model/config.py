@@ -148,6 +148,14 @@ class TrainConfig(Settings):
     adam_beta2: float = Field(0.98, ge=0, lt=1, description="Adam's second decay (0.999 for the paper's ResNets)")
     adam_eps: float = Field(1e-6, gt=0, description="Adam's epsilon (1e-8 for the paper's ResNets)")
     weight_decay: float = Field(0.2, ge=0, description="Decoupled weight decay of all weights but gains and biases")
+    adam_statistics: Literal["fp32", "fp16"] = Field(
+        "fp32", description="How Adam's two moments are kept; fp16 = half the memory (section 2.5)"
+    )
+    text_weights: Literal["fp32", "fp16_stochastic"] = Field(
+        "fp32",
+        description="fp16_stochastic = the text encoder's weights (not its gains and biases) are rounded stochastically to "
+        "numbers of fp16 after every step (section 2.5)",
+    )
     clip_gradient_norm: float = Field(
         0.0, ge=0, description="Longest that all gradients together may be; longer ones are scaled down to it. 0 = off"
     )

@@ -7,7 +7,11 @@ import math
 import torch
 from torch import nn
 
+from model.clip import CLIP
 from model.config import TrainConfig
+from model.errors import InputError
+from model.half_adam import HalfAdamW
+from model.text import TextTransformer
 
 NORMS = (nn.LayerNorm, nn.BatchNorm2d)
 
@@ -20,16 +24,36 @@ def learning_rate(step: int, steps: int, config: TrainConfig) -> float:
     return config.learning_rate * (1 + math.cos(math.pi * progress)) / 2
 
 
-def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
-    """AdamW with decoupled weight decay on all weights that are not gains or biases."""
+def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+    """AdamW with decoupled weight decay on all weights that are not gains or biases.
+
+    Raises InputError if the text encoder's weights are to be fp16 and the model has no text encoder.
+    """
     decayed, exempt = split_parameters(model)
     groups = [
         {"params": list(decayed.values()), "weight_decay": config.weight_decay},
         {"params": list(exempt.values()), "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(
-        groups, lr=config.learning_rate, betas=(config.adam_beta1, config.adam_beta2), eps=config.adam_eps, fused=True
-    )
+    rate, betas, eps = config.learning_rate, (config.adam_beta1, config.adam_beta2), config.adam_eps
+    if config.adam_statistics == config.text_weights == "fp32":
+        return torch.optim.AdamW(groups, lr=rate, betas=betas, eps=eps, fused=True)
+    half_weights = [] if config.text_weights == "fp32" else text_weights(model)
+    return HalfAdamW(groups, rate, betas, eps, config.seed, config.adam_statistics == "fp16", half_weights)
+
+
+def text_weights(model: nn.Module) -> list[nn.Parameter]:
+    """The weights of a model's text encoder that are not gains or biases. Raises InputError if it has none."""
+    decayed, _ = split_parameters(model)
+    inside = {
+        id(weight) for part in model.modules() if isinstance(part, TextTransformer) for weight in part.parameters()
+    }
+    of_image = {id(weight) for part in model.modules() if isinstance(part, CLIP) for weight in part.visual.parameters()}
+    found = [weight for weight in decayed.values() if id(weight) in inside - of_image]
+    if not found:
+        raise InputError(
+            "train.text_weights is fp16_stochastic, but this objective has no text encoder; leave it at fp32"
+        )
+    return found
 
 
 def split_parameters(model: nn.Module) -> tuple[dict[str, nn.Parameter], dict[str, nn.Parameter]]:
