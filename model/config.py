@@ -156,6 +156,10 @@ class TrainConfig(Settings):
         description="fp16_stochastic = the text encoder's weights (not its gains and biases) are rounded stochastically to "
         "numbers of fp16 after every step (section 2.5)",
     )
+    locked: Literal["none", "image", "text"] = Field(
+        "none",
+        description="Tower that stays as the run of start_from left it, its batch norm included, while the other learns (LiT)",
+    )
     clip_gradient_norm: float = Field(
         0.0, ge=0, description="Longest that all gradients together may be; longer ones are scaled down to it. 0 = off"
     )
@@ -337,6 +341,15 @@ class PretrainConfig(Settings):
         if self.train.processes and self.train.global_batch % self.train.processes:
             raise ValueError(
                 f"global_batch {self.train.global_batch} is not divisible by {self.train.processes} processes"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _locked_has_learned(self) -> PretrainConfig:
+        if self.train.locked != "none" and not self.start_from:
+            raise ValueError(
+                f"train.locked {self.train.locked} keeps a tower that has learned nothing; name a run in start_from, or leave "
+                "it at none"
             )
         return self
 

@@ -11,7 +11,6 @@ from model.clip import CLIP
 from model.config import TrainConfig
 from model.errors import InputError
 from model.half_adam import HalfAdamW
-from model.text import TextTransformer
 
 NORMS = (nn.LayerNorm, nn.BatchNorm2d)
 
@@ -31,8 +30,8 @@ def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimi
     """
     decayed, exempt = split_parameters(model)
     groups = [
-        {"params": list(decayed.values()), "weight_decay": config.weight_decay},
-        {"params": list(exempt.values()), "weight_decay": 0.0},
+        {"params": _learning(decayed), "weight_decay": config.weight_decay},
+        {"params": _learning(exempt), "weight_decay": 0.0},
     ]
     rate, betas, eps = config.learning_rate, (config.adam_beta1, config.adam_beta2), config.adam_eps
     if config.adam_statistics == config.text_weights == "fp32":
@@ -41,14 +40,15 @@ def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimi
     return HalfAdamW(groups, rate, betas, eps, config.seed, config.adam_statistics == "fp16", half_weights)
 
 
+def _learning(weights: dict[str, nn.Parameter]) -> list[nn.Parameter]:
+    return [weight for weight in weights.values() if weight.requires_grad]
+
+
 def text_weights(model: nn.Module) -> list[nn.Parameter]:
     """The weights of a model's text encoder that are not gains or biases. Raises InputError if it has none."""
     decayed, _ = split_parameters(model)
-    inside = {
-        id(weight) for part in model.modules() if isinstance(part, TextTransformer) for weight in part.parameters()
-    }
-    of_image = {id(weight) for part in model.modules() if isinstance(part, CLIP) for weight in part.visual.parameters()}
-    found = [weight for weight in decayed.values() if id(weight) in inside - of_image]
+    of_text = {id(weight) for part in model.modules() if isinstance(part, CLIP) for weight in part.text_parameters()}
+    found = [weight for weight in decayed.values() if id(weight) in of_text]
     if not found:
         raise InputError(
             "train.text_weights is fp16_stochastic, but this objective has no text encoder; leave it at fp32"

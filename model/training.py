@@ -127,6 +127,8 @@ def prepare(run_dir: Path, config: PretrainConfig, shards: str, processes: Proce
     objective = build_objective(config).to(processes.device).to(memory_format=torch.channels_last)
     if config.start_from and newest is None:
         copy_weights(load_start(run_dir, config), objective.towers)
+    if config.train.locked != "none":
+        objective.lock(config.train.locked)
     if config.train.gradient_checkpointing:
         recompute_blocks(objective)
     optimizer = build_optimizer(objective, config.train)
