@@ -160,6 +160,13 @@ class TrainConfig(Settings):
         "none",
         description="Tower that stays as the run of start_from left it, its batch norm included, while the other learns (LiT)",
     )
+    ema_decay: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="What the moving average of the weights keeps of itself in a step; it is what validation judges and what "
+        "the finished model holds. 0 = off",
+    )
     clip_gradient_norm: float = Field(
         0.0, ge=0, description="Longest that all gradients together may be; longer ones are scaled down to it. 0 = off"
     )

@@ -57,6 +57,8 @@ def train_step(training: Training, batch: Batch) -> Skipped | None:
         set_learning_rate(training.optimizer, learning_rate(batch.step, training.steps, training.config.train))
         training.optimizer.step()
         objective.after_step(outputs, processes)
+        if training.average is not None:
+            training.average.update(batch.step)
         training.loss, training.gradient_norm, training.skipped_in_a_row = mean_loss, float(norm), 0
         return None
     for buffer, kept in zip(statistics, before, strict=True):

@@ -157,7 +157,10 @@ def _end_epoch(training: Training, metrics: MetricsFile | None, captions_cut: in
     due = epoch % config.validate_every_epochs == 0 or training.step == training.steps
     if not due or not len(training.dataset.val) or not config.validation_samples:
         return
-    result = validate(training.objective, training.dataset.val, training.tokenizer, training.config, training.processes)
+    with training.averaged():
+        result = validate(
+            training.objective, training.dataset.val, training.tokenizer, training.config, training.processes
+        )
     _note(training, metrics, "validation", epoch=epoch, **result)
     recall = result.get("image_to_text_recall_at_1")
     told = "" if recall is None else f", image-to-text recall@1 {recall:.1%}"
@@ -183,9 +186,10 @@ def _finish(training: Training, metrics: MetricsFile | None) -> None:
         raise DivergedError("all steps of the run were left out, as none was finite; it has learned nothing")
     step, samples_seen, loss = training.step, training.samples_seen, training.loss
     _note(training, metrics, "end", samples_seen=samples_seen, loss=loss)
-    training.processes.first_alone(
-        lambda: save_final(training.run_dir, training.objective, step, samples_seen, loss, training.fingerprint)
-    )
+    with training.averaged():
+        training.processes.first_alone(
+            lambda: save_final(training.run_dir, training.objective, step, samples_seen, loss, training.fingerprint)
+        )
 
 
 def _listen() -> Callable[[], bool]:

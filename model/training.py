@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 from torch import nn
 from torch.amp.grad_scaler import GradScaler
 
+from model.average import Average
 from model.checkpoint import (
     DONE,
     MODEL,
@@ -60,6 +62,7 @@ class Training:
     wrapped: nn.Module
     optimizer: torch.optim.Optimizer
     scaler: GradScaler
+    average: Average | None
     progress: Progress
     step: int = 0  # steps taken
     loss: float = math.nan  # of the last step that was not left out, over the global batch
@@ -83,7 +86,8 @@ class Training:
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps of it besides the model."""
-        return {"optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict()}
+        state = {"optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict()}
+        return state if self.average is None else {**state, "average": self.average.weights}
 
     def restore(self, checkpoint: CheckpointRecord, state: dict[str, Any]) -> None:
         """Be where a checkpoint was; `state` is as above."""
@@ -93,6 +97,13 @@ class Training:
         self.skipped_steps, self.skipped_in_a_row = checkpoint.skipped_steps, checkpoint.skipped_in_a_row
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
+        if self.average is not None:
+            for name, weight in self.average.weights.items():
+                weight.copy_(state["average"][name])
+
+    def averaged(self) -> AbstractContextManager[None]:
+        """The weights that are judged and kept: their average where there is one."""
+        return nullcontext() if self.average is None else self.average.in_place()
 
     def loader(self) -> Loader:
         """This process's share of the training batches."""
@@ -146,6 +157,7 @@ def prepare(run_dir: Path, config: PretrainConfig, shards: str, processes: Proce
         wrapped=processes.wrap(objective),
         optimizer=optimizer,
         scaler=build_scaler(config.train.precision, processes.device),
+        average=Average(objective, config.train.ema_decay) if config.train.ema_decay else None,
         progress=Progress(step, config.train.epochs * order.steps_per_epoch, processes.is_first),
     )
     if newest is not None:
