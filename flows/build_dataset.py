@@ -379,14 +379,14 @@ def download_parts(
 
     hashes = block_hashes(config, data)
     first = [([part.out, *hashes], config.download) for part in parts]
-    passes = [_parts("download", download_stage(space.image_cache), first, data, "downloads")]
+    passes = [_parts("download", download_stage(space.image_cache), first, data, data.download_pass(0))]
     for number in range(1, config.download.retry_passes + 1):
         again = RetryConfig(download=config.download, number=number)
         both = zip(parts, passes[-1], strict=True)
         work = [([part.out, earlier.out, *hashes], again) for part, earlier in both]
-        passes.append(_parts(f"retry {number}", retry_stage(space.image_cache), work, data, f"retries_{number}"))
+        passes.append(_parts(f"retry {number}", retry_stage(space.image_cache), work, data, data.download_pass(number)))
     for number in range(config.download.retry_passes + 1, MOST_RETRY_PASSES + 1):
-        prune_parts(data.whole(f"retries_{number}"), [])
+        prune_parts(data.whole(data.download_pass(number)), [])
     downloads = [part for parts_of_pass in passes for part in parts_of_pass]
     counts = final_counts([[part.counts for part in parts_of_pass] for parts_of_pass in passes])
     funnel.tell("download", counts, " (done before)" if all(part.was_done for part in downloads) else "")

@@ -51,7 +51,7 @@ def _tell_card(data: DatasetFolders, query: QueryConfig) -> None:
     """Write the card again, if there is one: it must not show what is gone."""
     card = read_record(data.whole("card"))
     if card is not None:
-        shown = [data.shards, data.whole("image_verdicts"), data.whole("taken_down"), *data.parts("downloads")]
+        shown = [data.shards, data.whole("image_verdicts"), data.whole("taken_down"), *data.all_downloads()]
         PICTURES.run(shown, data.whole("pictures"), PicturesConfig(query=query))
         # In the order of the build, so that it finds the card done.
         audits = [data.whole(stage) for stage in ("audit", "query_audit")]

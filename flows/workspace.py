@@ -11,6 +11,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 from upath import UPath
 
+from pipeline.config import MOST_RETRY_PASSES
 from pipeline.errors import InputError
 from pipeline.stage import is_local, read_record
 
@@ -46,6 +47,15 @@ class DatasetFolders(StageFolders):
     def shards(self) -> UPath:
         """The folder that training reads; docs/shards.md is its contract."""
         return self.root / "shards"
+
+    @staticmethod
+    def download_pass(number: int) -> str:
+        """Name of the stage that fetches images the first time (0), or again where that failed."""
+        return f"retries_{number}" if number else "downloads"
+
+    def all_downloads(self) -> list[UPath]:
+        """The finished parts of all passes, in order."""
+        return [part for number in range(MOST_RETRY_PASSES + 1) for part in self.parts(self.download_pass(number))]
 
 
 class QueryListFolders(StageFolders):

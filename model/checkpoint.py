@@ -17,7 +17,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -62,12 +62,26 @@ class Record(BaseModel):
             raise InputError(f"{path} is damaged, or of another version") from error
 
 
-class CheckpointRecord(Record):
-    """What `checkpoint.json` holds."""
+class Position(NamedTuple):
+    """Where a run is."""
 
     step: int
     samples_seen: int
-    loss: float
+    loss: float | None  # None, as the next, if all steps so far were left out
+    gradient_norm: float | None
+    skipped_steps: int
+    skipped_in_a_row: int
+
+
+class CheckpointRecord(Record):
+    """What `checkpoint.json` holds: a position, and what vouches for the files."""
+
+    step: int
+    samples_seen: int
+    loss: float | None
+    gradient_norm: float | None
+    skipped_steps: int
+    skipped_in_a_row: int
     state_sha256: str
 
 
@@ -117,17 +131,18 @@ def fingerprint(config: PretrainConfig, data_digest: str, tokenizer_path: Path, 
 def save_checkpoint(
     run_dir: Path,
     model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    step: int,
-    samples_seen: int,
-    loss: float,
+    state: dict[str, Any],
+    position: Position,
     run_fingerprint: str,
     keep: int,
 ) -> Path:
-    """Write a checkpoint, then remove all but the newest `keep`. Raises InputError if it cannot be written."""
-    final = _checkpoint_dir(run_dir, step)
+    """Write a checkpoint, then remove all but the newest `keep`. Raises InputError if it cannot be written.
+
+    `state` is what the training holds besides the model: state dicts by name.
+    """
+    final = _checkpoint_dir(run_dir, position.step)
     scratch = final.with_name(f".{final.name}.partial")
-    weights, state = _weights(model), optimizer.state_dict()
+    weights = _weights(model)
     with writing(final):
         for stale in (*final.parent.glob(".step-*.partial"), final):
             if stale.exists():
@@ -136,9 +151,7 @@ def save_checkpoint(
         save_file(weights, scratch / MODEL)
         _save_state(state, scratch / STATE)
         record = CheckpointRecord(
-            step=step,
-            samples_seen=samples_seen,
-            loss=loss,
+            **position._asdict(),
             fingerprint=run_fingerprint,
             model_sha256=sha256_file(scratch / MODEL),
             state_sha256=sha256_file(scratch / STATE),
@@ -185,10 +198,11 @@ def newest_checkpoint(run_dir: Path, say: Say = tell) -> tuple[Path, CheckpointR
     return None
 
 
-def load_checkpoint(folder: Path, objective: Objective, optimizer: torch.optim.Optimizer) -> None:
-    """Put a checkpoint's weights and optimiser state into `objective` and `optimizer`."""
+def load_checkpoint(folder: Path, objective: Objective) -> dict[str, Any]:
+    """Put a checkpoint's weights into `objective`; returns the other state, as it was given to be saved."""
     _load_weights(objective, folder / MODEL)
-    optimizer.load_state_dict(torch.load(folder / STATE, map_location="cpu", weights_only=True))
+    state: dict[str, Any] = torch.load(folder / STATE, map_location="cpu", weights_only=True)
+    return state
 
 
 def save_final(

@@ -49,6 +49,11 @@ class CLIP(TextTransformer):
             self.visual = TorchvisionTower(config.vision, config.embed_dim)
         self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / config.init_temperature)))
 
+    def text_parameters(self) -> list[nn.Parameter]:
+        """Those of the text tower alone."""
+        others = {id(weight) for weight in (*self.visual.parameters(), self.logit_scale)}
+        return [weight for weight in self.parameters() if id(weight) not in others]
+
     def encode_image(self, image_BCHW: Tensor) -> Tensor:
         """Features (B, D) of normalised images, not normalised themselves."""
         features_BD: Tensor = self.visual(image_BCHW)

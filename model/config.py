@@ -33,6 +33,7 @@ class Settings(BaseModel):
 
 
 Activation = Literal["quick_gelu", "gelu"]
+Precision = Literal["fp32", "bf16", "fp16"]
 TorchvisionName = Literal[
     "resnet18",
     "resnet34",
@@ -147,7 +148,44 @@ class TrainConfig(Settings):
     adam_beta2: float = Field(0.98, ge=0, lt=1, description="Adam's second decay (0.999 for the paper's ResNets)")
     adam_eps: float = Field(1e-6, gt=0, description="Adam's epsilon (1e-8 for the paper's ResNets)")
     weight_decay: float = Field(0.2, ge=0, description="Decoupled weight decay of all weights but gains and biases")
-    precision: Literal["fp32", "bf16"] = Field("fp32", description="bf16 = autocast; weights stay fp32")
+    adam_statistics: Literal["fp32", "fp16"] = Field(
+        "fp32", description="How Adam's two moments are kept; fp16 = half the memory (section 2.5)"
+    )
+    text_weights: Literal["fp32", "fp16_stochastic"] = Field(
+        "fp32",
+        description="fp16_stochastic = the text encoder's weights (not its gains and biases) are rounded stochastically to "
+        "numbers of fp16 after every step (section 2.5)",
+    )
+    locked: Literal["none", "image", "text"] = Field(
+        "none",
+        description="Tower that stays as the run of start_from left it, its batch norm included, while the other learns (LiT)",
+    )
+    ema_decay: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="What the moving average of the weights keeps of itself in a step; it is what validation judges and what "
+        "the finished model holds. 0 = off",
+    )
+    clip_gradient_norm: float = Field(
+        0.0, ge=0, description="Longest that all gradients together may be; longer ones are scaled down to it. 0 = off"
+    )
+    precision: Precision = Field(
+        "fp32",
+        description="bf16, fp16 = autocast, weights stay fp32; with fp16 the loss is scaled, as far as gradients allow",
+    )
+    gradient_checkpointing: bool = Field(
+        False,
+        description="Compute the activations of the towers' blocks again for their gradients, rather than keep them",
+        json_schema_extra=OPERATIONAL,
+    )
+    max_skipped_steps: int = Field(
+        10,
+        ge=0,
+        description="Steps in a row that are left out because the loss or a gradient is not finite; one more ends the run. "
+        "0 = the first one does",
+        json_schema_extra=OPERATIONAL,
+    )
     micro_batch: int = Field(
         0,
         ge=0,
@@ -310,6 +348,15 @@ class PretrainConfig(Settings):
         if self.train.processes and self.train.global_batch % self.train.processes:
             raise ValueError(
                 f"global_batch {self.train.global_batch} is not divisible by {self.train.processes} processes"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _locked_has_learned(self) -> PretrainConfig:
+        if self.train.locked != "none" and not self.start_from:
+            raise ValueError(
+                f"train.locked {self.train.locked} keeps a tower that has learned nothing; name a run in start_from, or leave "
+                "it at none"
             )
         return self
 

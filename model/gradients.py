@@ -8,36 +8,49 @@ if each were a smaller share), and its running statistics take in each piece onc
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
+from model.config import Precision
 from model.distributed import Processes
 from model.objectives.objective import Inputs, Objective, Outputs
+from model.precision import autocast
+
+
+def _as_it_is(loss: Tensor) -> Tensor:
+    return loss
 
 
 def backward(
-    objective: Objective, wrapped: nn.Module, inputs: Inputs, processes: Processes, micro_batch: int, use_bf16: bool
+    objective: Objective,
+    wrapped: nn.Module,
+    inputs: Inputs,
+    processes: Processes,
+    micro_batch: int,
+    precision: Precision,
+    scaled: Callable[[Tensor], Tensor] = _as_it_is,
 ) -> tuple[Tensor, Outputs]:
     """Add the gradients of a share to the parameters; `micro_batch` samples at once, 0 = all.
 
-    `wrapped` is the objective as `Processes.wrap` gives it. Returns the loss of the share and its outputs, without graphs.
+    `wrapped` is the objective as `Processes.wrap` gives it; the gradients are those of the `scaled` loss. Returns the loss of
+    the share and its outputs, without graphs.
     """
-    device = processes.device.type
     if not micro_batch or micro_batch >= len(inputs.image_BHWC):
-        with torch.autocast(device, torch.bfloat16, enabled=use_bf16):
+        with autocast(precision, processes.device):
             outputs: Outputs = wrapped(inputs)
         loss = objective.loss(outputs, processes)
-        loss.backward()  # type: ignore[no-untyped-call]
+        scaled(loss).backward()  # type: ignore[no-untyped-call]
         return loss.detach(), _without_graph(outputs)
     pieces = inputs.split(micro_batch)
     states, parts = [], []
-    with torch.no_grad(), _running_statistics_kept(objective):
+    with torch.no_grad(), running_statistics_kept(objective):
         for piece in pieces:
             states.append(_random_state(processes.device))
-            with torch.autocast(device, torch.bfloat16, enabled=use_bf16):
+            with autocast(precision, processes.device):
                 parts.append(objective(piece))
     cached = Outputs(
         rows=tuple(
@@ -46,7 +59,7 @@ def backward(
         shared=tuple(scalar.clone().requires_grad_() for scalar in parts[0].shared),
     )
     loss = objective.loss(cached, processes)
-    loss.backward()  # type: ignore[no-untyped-call]
+    scaled(loss).backward()  # type: ignore[no-untyped-call]
     gradients = [
         torch.split(row.grad, micro_batch) if row.grad is not None else [None] * len(pieces) for row in cached.rows
     ]
@@ -54,7 +67,7 @@ def backward(
         is_last = number == len(pieces)
         _set_random_state(processes.device, state)
         with processes.gradients_kept_apart(wrapped, not is_last):
-            with torch.autocast(device, torch.bfloat16, enabled=use_bf16):
+            with autocast(precision, processes.device):
                 outputs = wrapped(piece)
             # The shared scalars' gradient is that of the whole batch: it counts once.
             shared_gradients = [scalar.grad if is_last else torch.zeros_like(scalar) for scalar in cached.shared]
@@ -68,10 +81,15 @@ def _without_graph(outputs: Outputs) -> Outputs:
     return Outputs(tuple(row.detach() for row in outputs.rows), tuple(scalar.detach() for scalar in outputs.shared))
 
 
+def batch_norms(module: nn.Module) -> list[_BatchNorm]:
+    """The batch norms in a module."""
+    return [part for part in module.modules() if isinstance(part, _BatchNorm)]
+
+
 @contextmanager
-def _running_statistics_kept(module: nn.Module) -> Iterator[None]:
+def running_statistics_kept(module: nn.Module) -> Iterator[None]:
     """Batch norm in training normalises as ever, but takes nothing into its running statistics."""
-    norms = [part for part in module.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
+    norms = batch_norms(module)
     for norm in norms:
         norm.track_running_stats = False
     try:

@@ -7,7 +7,7 @@ import math
 import sys
 import time
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, NamedTuple, TextIO
 
 from tqdm import tqdm
 
@@ -15,9 +15,13 @@ from model.errors import InputError
 from model.files import write_text, writing
 
 LINE_EVERY_S = 3.0
+LOADER_WARM_UP_STEPS = 3  # as many as the loader prepares ahead
+LOADER_JUDGED_STEPS = 20
+LOADER_SLOW_SHARE = 1 / 3
 NUMBERS = {
     "train": ("step", "loss", "learning_rate", "logit_scale"),
     "validation": ("step", "loss", "samples"),
+    "skipped": ("step", "skipped_steps", "sample_id"),
     "end": ("step",),
 }
 """What every line of a kind holds, at least."""
@@ -65,6 +69,23 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     return lines
 
 
+class Pace(NamedTuple):
+    """How fast a run is, over the last steps."""
+
+    samples_per_s: float
+    data_wait_share: float  # of the time, 0 to 1
+    mfu: float | None  # arithmetic done, as a share of the GPU's peak; None where that is not known
+    peak_memory_gb: float
+    eta_s: float
+
+    def __str__(self) -> str:
+        mfu = "" if self.mfu is None else f", MFU {self.mfu:.0%}"
+        return (
+            f"{self.samples_per_s:,.0f} samples/s eta {clock(self.eta_s)}, {self.data_wait_share:.0%} waiting for data"
+            f"{mfu}, {self.peak_memory_gb:.1f} GB"
+        )
+
+
 class Progress:
     """Where a run is: a bar on a terminal, else a line every few seconds. Silent in all processes but the first."""
 
@@ -89,19 +110,18 @@ class Progress:
         except BrokenPipeError:  # who listened is gone; what is left to do needs no listener
             self.visible = False
 
-    def show(self, step: int, loss: float, samples_per_s: float, eta_s: float) -> None:
+    def show(self, step: int, loss: float, pace: Pace) -> None:
         """Call after each step."""
         if not self.visible:
             return
         if self.bar is not None:
-            self.bar.set_postfix_str(f"loss {loss:.3f}, {samples_per_s:,.0f} samples/s", refresh=False)
+            self.bar.set_postfix_str(f"loss {loss:.3f}, {pace.samples_per_s:,.0f} samples/s", refresh=False)
             self.bar.update(step - self.bar.n)
             return
         now = time.monotonic()
         if now - self._last_line_s >= LINE_EVERY_S or step == self.steps:
             self._last_line_s = now
-            eta = clock(eta_s)
-            self.say(f"step {step}/{self.steps} loss {loss:.3f} {samples_per_s:,.0f} samples/s eta {eta}")
+            self.say(f"step {step}/{self.steps} loss {loss:.3f} {pace}")
 
     def close(self) -> None:
         if self.bar is not None:
@@ -120,11 +140,17 @@ class Speed:
         self._began = time.perf_counter()
         self._steps = 0
         self._waited_s = 0.0
+        self._flop = 0
 
-    def step(self, waited_s: float) -> None:
-        """One more step, of which `waited_s` passed waiting for data."""
+    def step(self, waited_s: float, flop: int) -> None:
+        """One more step, of which `waited_s` passed waiting for data; `flop` is this process's arithmetic of it."""
         self._steps += 1
         self._waited_s += waited_s
+        self._flop += flop
+
+    @property
+    def flop_per_s(self) -> float:
+        return self._flop / max(1e-9, time.perf_counter() - self._began)
 
     @property
     def seconds_per_step(self) -> float:
@@ -138,6 +164,40 @@ class Speed:
     def data_wait_share(self) -> float:
         """Share of the time in which the training had no data, 0 to 1."""
         return min(1.0, self._waited_s / max(1e-9, time.perf_counter() - self._began))
+
+
+class LoaderWatch:
+    """Notices that the loader, not the model, sets the pace, and says once what to do about it."""
+
+    def __init__(self, threads: int, processes: int, cores: int) -> None:
+        self.threads, self.processes, self.cores = threads, processes, cores
+        self._steps, self._waited_s, self._busy_s, self._told = -LOADER_WARM_UP_STEPS, 0.0, 0.0, False
+
+    def advice(self, waited_s: float, busy_s: float) -> str | None:
+        """Call after each step with the time that it waited for its data and the time that it took; a sentence, or None."""
+        self._steps += 1
+        if self._steps <= 0 or self._told:
+            return None
+        self._waited_s += waited_s
+        self._busy_s += busy_s
+        if self._steps % LOADER_JUDGED_STEPS:
+            return None
+        share = self._waited_s / max(1e-9, self._waited_s + self._busy_s)
+        self._waited_s = self._busy_s = 0.0
+        if share < LOADER_SLOW_SHARE:
+            return None
+        self._told = True
+        in_use = self.threads * self.processes
+        if in_use < self.cores:
+            remedy = (
+                f"raise train.loader_threads, now {self.threads} (x {self.processes} processes, {self.cores} cores)"
+            )
+        else:
+            remedy = (
+                f"train.loader_threads already uses all {self.cores} cores, so keep smaller images in the shards (crops of "
+                "the model's own size need no resizing), or read them from a faster disk"
+            )
+        return f"the loader is the bottleneck: {share:.0%} of the time the model waits for data; {remedy}"
 
 
 def clock(seconds: float) -> str:

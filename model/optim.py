@@ -7,7 +7,10 @@ import math
 import torch
 from torch import nn
 
+from model.clip import CLIP
 from model.config import TrainConfig
+from model.errors import InputError
+from model.half_adam import HalfAdamW
 
 NORMS = (nn.LayerNorm, nn.BatchNorm2d)
 
@@ -20,16 +23,37 @@ def learning_rate(step: int, steps: int, config: TrainConfig) -> float:
     return config.learning_rate * (1 + math.cos(math.pi * progress)) / 2
 
 
-def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
-    """AdamW with decoupled weight decay on all weights that are not gains or biases."""
+def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+    """AdamW with decoupled weight decay on all weights that are not gains or biases.
+
+    Raises InputError if the text encoder's weights are to be fp16 and the model has no text encoder.
+    """
     decayed, exempt = split_parameters(model)
     groups = [
-        {"params": list(decayed.values()), "weight_decay": config.weight_decay},
-        {"params": list(exempt.values()), "weight_decay": 0.0},
+        {"params": _learning(decayed), "weight_decay": config.weight_decay},
+        {"params": _learning(exempt), "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(
-        groups, lr=config.learning_rate, betas=(config.adam_beta1, config.adam_beta2), eps=config.adam_eps, fused=True
-    )
+    rate, betas, eps = config.learning_rate, (config.adam_beta1, config.adam_beta2), config.adam_eps
+    if config.adam_statistics == config.text_weights == "fp32":
+        return torch.optim.AdamW(groups, lr=rate, betas=betas, eps=eps, fused=True)
+    half_weights = [] if config.text_weights == "fp32" else text_weights(model)
+    return HalfAdamW(groups, rate, betas, eps, config.seed, config.adam_statistics == "fp16", half_weights)
+
+
+def _learning(weights: dict[str, nn.Parameter]) -> list[nn.Parameter]:
+    return [weight for weight in weights.values() if weight.requires_grad]
+
+
+def text_weights(model: nn.Module) -> list[nn.Parameter]:
+    """The weights of a model's text encoder that are not gains or biases. Raises InputError if it has none."""
+    decayed, _ = split_parameters(model)
+    of_text = {id(weight) for part in model.modules() if isinstance(part, CLIP) for weight in part.text_parameters()}
+    found = [weight for weight in decayed.values() if id(weight) in of_text]
+    if not found:
+        raise InputError(
+            "train.text_weights is fp16_stochastic, but this objective has no text encoder; leave it at fp32"
+        )
+    return found
 
 
 def split_parameters(model: nn.Module) -> tuple[dict[str, nn.Parameter], dict[str, nn.Parameter]]:

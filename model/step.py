@@ -8,39 +8,89 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from model.data import Batch, SampleError
 from model.distributed import PeerError
-from model.gradients import backward
+from model.gradients import backward, batch_norms
 from model.objectives.objective import Inputs, Outputs
 from model.optim import learning_rate, set_learning_rate
 from model.training import Training
 
+SAMPLES_NAMED = 8
+
 
 class DivergedError(ArithmeticError):
-    """The loss is not finite."""
+    """The loss, a gradient or a weight is not finite, and leaving out steps did not help."""
 
 
-def train_step(training: Training, batch: Batch) -> float:
-    """One step of the optimiser; returns the loss of the global batch before it.
+class Skipped(NamedTuple):
+    """A step that was left out."""
 
-    Raises DivergedError instead of taking the step if that loss is not finite.
+    why: str
+    sample_ids: list[int]  # the samples whose rows are not finite, or else the first ones of the batch; at most 8
+
+
+def train_step(training: Training, batch: Batch) -> Skipped | None:
+    """One step of the optimiser, if loss and gradients of the global batch are finite.
+
+    Else, in all processes alike, weights, optimiser and running statistics stay as they are, and it says why. Raises
+    DivergedError if more than `max_skipped_steps` in a row would be left out.
     """
+    objective, processes = training.objective, training.processes
+    statistics = [buffer for norm in batch_norms(objective) for buffer in norm.buffers()]
+    before = [buffer.clone() for buffer in statistics]
     loss, outputs = _backward(training, batch)
-    mean_loss = training.processes.mean(loss)
-    if not math.isfinite(mean_loss):
-        first_ids = training.order.sample_ids(batch.step)[:8].tolist()
+    mean_loss = processes.mean(loss)
+    # The same in all processes, as the gradients are.
+    training.scaler.unscale_(training.optimizer)
+    weights = [weight for weight in objective.parameters() if weight.grad is not None]
+    norm = get_total_norm([weight.grad for weight in weights if weight.grad is not None])
+    training.scaler.update()
+    if math.isfinite(mean_loss) and bool(norm.isfinite()):
+        if training.config.train.clip_gradient_norm:
+            clip_grads_with_norm_(weights, training.config.train.clip_gradient_norm, norm)
+        set_learning_rate(training.optimizer, learning_rate(batch.step, training.steps, training.config.train))
+        training.optimizer.step()
+        objective.after_step(outputs, processes)
+        if training.average is not None:
+            training.average.update(batch.step)
+        training.loss, training.gradient_norm, training.skipped_in_a_row = mean_loss, float(norm), 0
+        return None
+    for buffer, kept in zip(statistics, before, strict=True):
+        buffer.copy_(kept)
+    training.skipped_steps += 1
+    training.skipped_in_a_row += 1
+    skipped = _explain(training, batch, outputs, mean_loss)
+    if training.skipped_in_a_row > training.config.train.max_skipped_steps:
         raise DivergedError(
-            f"step {batch.step + 1}: the loss is {mean_loss}; the batch begins with samples {first_ids}; "
-            "a lower learning_rate or more warmup_steps may help"
+            f"step {batch.step + 1}: {skipped.why}; train.max_skipped_steps lets "
+            f"{training.config.train.max_skipped_steps} such steps in a row be left out; a lower learning_rate or more "
+            "warmup_steps may help"
         )
-    set_learning_rate(training.optimizer, learning_rate(batch.step, training.steps, training.config.train))
-    training.optimizer.step()
-    training.objective.after_step(outputs, training.processes)
-    return mean_loss
+    return skipped
+
+
+def _explain(training: Training, batch: Batch, outputs: Outputs, mean_loss: float) -> Skipped:
+    """What is not finite, and of which samples; the same in all processes, which must all ask."""
+    what = "a gradient is not finite" if math.isfinite(mean_loss) else f"the loss is {mean_loss}"
+    ids = training.order.sample_ids(batch.step)
+    is_finite_B = torch.stack([row.isfinite().flatten(1).all(dim=1) for row in outputs.rows]).all(dim=0)
+    (is_bad_G1,) = training.processes.gather((~is_finite_B).float()[:, None])
+    bad_ids = ids[is_bad_G1[:, 0].bool().cpu().numpy()]
+    if not 0 < len(bad_ids) < len(ids):
+        named = ids[:SAMPLES_NAMED].tolist()
+        return Skipped(f"{what}; the batch begins with samples {named}", named)
+    named = bad_ids[:SAMPLES_NAMED].tolist()
+    return Skipped(
+        f"{what}; {len(bad_ids):,} of the batch's samples have features that are not finite, the first are {named} "
+        f"({training.dataset.train.where(named[0])})",
+        named,
+    )
 
 
 def require_finite(training: Training) -> None:
@@ -57,13 +107,21 @@ def _backward(training: Training, batch: Batch) -> tuple[Tensor, Outputs]:
     objective, processes, config = training.objective, training.processes, training.config.train
     _seed_step(config.seed, batch.step, processes.rank)
     training.optimizer.zero_grad(set_to_none=True)
-    draws_BK = training.order.draws(batch.step, batch.sample_ids, objective.draws)
-    inputs = Inputs(
-        image_BHWC=batch.image_BHWC.to(processes.device, non_blocking=True),
-        tokens_BL=batch.tokens_BL.to(processes.device, non_blocking=True),
-        draws_BK=torch.from_numpy(draws_BK).to(processes.device, torch.float32),
+    inputs = inputs_of(training, batch)
+    return backward(
+        objective, training.wrapped, inputs, processes, config.micro_batch, config.precision, training.scaler.scale
     )
-    return backward(objective, training.wrapped, inputs, processes, config.micro_batch, config.precision == "bf16")
+
+
+def inputs_of(training: Training, batch: Batch) -> Inputs:
+    """A batch on the device, with its samples' random numbers."""
+    device = training.processes.device
+    draws_BK = training.order.draws(batch.step, batch.sample_ids, training.objective.draws)
+    return Inputs(
+        image_BHWC=batch.image_BHWC.to(device, non_blocking=True),
+        tokens_BL=batch.tokens_BL.to(device, non_blocking=True),
+        draws_BK=torch.from_numpy(draws_BK).to(device, torch.float32),
+    )
 
 
 def _seed_step(seed: int, step: int, rank: int) -> None:

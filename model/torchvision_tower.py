@@ -7,6 +7,13 @@ from torchvision import models, ops
 
 from model.config import TorchvisionConfig
 
+BLOCKS = (
+    models.resnet.BasicBlock,
+    models.resnet.Bottleneck,
+    models.efficientnet.MBConv,
+    models.efficientnet.FusedMBConv,
+)
+
 
 class TorchvisionTower(nn.Module):
     """Image (B, 3, image_px, image_px) -> feature (B, embed_dim): the average of the last map, projected.

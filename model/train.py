@@ -6,17 +6,20 @@ RUN_DIR/config.json is a PretrainConfig. The same command goes on where a stoppe
 (on the CPU, with as many processes).
 
 Exit codes: 0 finished, or stopped by SIGTERM or SIGINT after a checkpoint (then there is no done.json); 2 an error that
-is yours to mend, in one line on stderr; 3 the loss is not finite; anything else is a crash.
+is yours to mend, in one line on stderr; 3 loss, gradients or weights are not finite; anything else is a crash.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -33,11 +36,12 @@ from model.checkpoint import METRICS, read_config, save_checkpoint, save_final, 
 from model.data import SampleError
 from model.distributed import PeerError, Processes
 from model.errors import InputError
-from model.metrics import MetricsFile, Speed
+from model.metrics import LoaderWatch, MetricsFile, Pace, Speed
 from model.optim import learning_rate
-from model.step import DivergedError, batches, rehearse, require_finite, train_step
+from model.step import DivergedError, Skipped, batches, inputs_of, rehearse, require_finite, train_step
 from model.training import Training, prepare
 from model.validate import validate
+from model.work import Work, peak_flop_per_s, peak_memory_gb
 
 EXIT_INPUT, EXIT_DIVERGED = 2, 3
 WAIT_FOR_OTHERS_S = 2 * GRACE_S
@@ -47,7 +51,8 @@ def train(training: Training, stop_requested: Callable[[], bool]) -> bool:
     """Take all remaining steps; False if it was asked to stop, and did after a checkpoint."""
     config = training.config.train
     metrics = _open_metrics(training)
-    speed = Speed(training.order.global_batch)
+    speed, loader_watch = Speed(training.order.global_batch), _watch(training)
+    work, peak = Work(training.objective), peak_flop_per_s(training.processes.device, config.precision)
     saved_step, captions_cut, stopped = training.step, 0, False
     rehearse(training)
     speed.reset()
@@ -55,14 +60,20 @@ def train(training: Training, stop_requested: Callable[[], bool]) -> bool:
         if batch is None:
             stopped = True
             break
-        training.loss = train_step(training, batch)
+        began_s = time.perf_counter()
+        skipped = train_step(training, batch)
         training.step += 1
+        if skipped is not None:
+            _note_skipped(training, metrics, skipped)
         captions_cut += batch.captions_cut
-        speed.step(batch.waited_s)
-        eta_s = (training.steps - training.step) * speed.seconds_per_step
-        training.progress.show(training.step, training.loss, speed.samples_per_s, eta_s)
+        advice = loader_watch.advice(batch.waited_s, time.perf_counter() - began_s)
+        if advice is not None:
+            training.progress.say(advice)
+        speed.step(batch.waited_s, work.flop(batch, partial(inputs_of, training)) if peak else 0)
+        pace = _pace(training, speed, peak)
+        training.progress.show(training.step, training.loss, pace)
         if training.step % config.log_every_steps == 0 or training.step == training.steps:
-            _write_metrics(training, metrics, speed, eta_s)
+            _write_metrics(training, metrics, pace)
             speed.reset()
         if training.step % training.order.steps_per_epoch == 0:
             _end_epoch(training, metrics, captions_cut)
@@ -95,8 +106,10 @@ def _note(training: Training, metrics: MetricsFile | None, kind: str, **values: 
     training.processes.first_alone(write)
 
 
-def _write_metrics(training: Training, metrics: MetricsFile | None, speed: Speed, eta_s: float) -> None:
+def _write_metrics(training: Training, metrics: MetricsFile | None, pace: Pace) -> None:
     last = training.step - 1
+    if math.isnan(training.loss):
+        return  # all steps were left out, each with a line that says so
     _note(
         training,
         metrics,
@@ -107,10 +120,33 @@ def _write_metrics(training: Training, metrics: MetricsFile | None, speed: Speed
         loss=training.loss,
         learning_rate=learning_rate(last, training.steps, training.config.train),
         logit_scale=training.objective.scale,
-        samples_per_s=round(speed.samples_per_s, 1),
-        data_wait_share=round(speed.data_wait_share, 4),
-        eta_s=round(eta_s, 1),
+        gradient_norm=training.gradient_norm,
+        skipped_steps=training.skipped_steps,
+        samples_per_s=round(pace.samples_per_s, 1),
+        data_wait_share=round(pace.data_wait_share, 4),
+        **({} if pace.mfu is None else {"mfu": round(pace.mfu, 4)}),
+        peak_memory_gb=round(pace.peak_memory_gb, 3),
+        eta_s=round(pace.eta_s, 1),
     )
+
+
+def _watch(training: Training) -> LoaderWatch:
+    return LoaderWatch(training.config.train.loader_threads, training.processes.world_size, os.cpu_count() or 1)
+
+
+def _pace(training: Training, speed: Speed, peak: float | None) -> Pace:
+    return Pace(
+        samples_per_s=speed.samples_per_s,
+        data_wait_share=speed.data_wait_share,
+        mfu=speed.flop_per_s / peak if peak else None,
+        peak_memory_gb=peak_memory_gb(training.processes.device),
+        eta_s=(training.steps - training.step) * speed.seconds_per_step,
+    )
+
+
+def _note_skipped(training: Training, metrics: MetricsFile | None, skipped: Skipped) -> None:
+    _note(training, metrics, "skipped", skipped_steps=training.skipped_steps, sample_id=skipped.sample_ids[0])
+    training.progress.say(f"step {training.step} was left out: {skipped.why}")
 
 
 def _end_epoch(training: Training, metrics: MetricsFile | None, captions_cut: int) -> None:
@@ -121,7 +157,10 @@ def _end_epoch(training: Training, metrics: MetricsFile | None, captions_cut: in
     due = epoch % config.validate_every_epochs == 0 or training.step == training.steps
     if not due or not len(training.dataset.val) or not config.validation_samples:
         return
-    result = validate(training.objective, training.dataset.val, training.tokenizer, training.config, training.processes)
+    with training.averaged():
+        result = validate(
+            training.objective, training.dataset.val, training.tokenizer, training.config, training.processes
+        )
     _note(training, metrics, "validation", epoch=epoch, **result)
     recall = result.get("image_to_text_recall_at_1")
     told = "" if recall is None else f", image-to-text recall@1 {recall:.1%}"
@@ -134,10 +173,8 @@ def _save(training: Training) -> None:
         lambda: save_checkpoint(
             training.run_dir,
             training.objective,
-            training.optimizer,
-            training.step,
-            training.samples_seen,
-            training.loss,
+            training.state(),
+            training.position,
             training.fingerprint,
             training.config.train.keep_checkpoints,
         )
@@ -145,11 +182,14 @@ def _save(training: Training) -> None:
 
 
 def _finish(training: Training, metrics: MetricsFile | None) -> None:
+    if math.isnan(training.loss):
+        raise DivergedError("all steps of the run were left out, as none was finite; it has learned nothing")
     step, samples_seen, loss = training.step, training.samples_seen, training.loss
     _note(training, metrics, "end", samples_seen=samples_seen, loss=loss)
-    training.processes.first_alone(
-        lambda: save_final(training.run_dir, training.objective, step, samples_seen, loss, training.fingerprint)
-    )
+    with training.averaged():
+        training.processes.first_alone(
+            lambda: save_final(training.run_dir, training.objective, step, samples_seen, loss, training.fingerprint)
+        )
 
 
 def _listen() -> Callable[[], bool]:

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import math
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
+from torch.amp.grad_scaler import GradScaler
 
+from model.average import Average
 from model.checkpoint import (
     DONE,
     MODEL,
     TOKENIZER,
+    CheckpointRecord,
     DoneRecord,
+    Position,
     Record,
     Say,
     fingerprint,
@@ -33,6 +39,8 @@ from model.metrics import Progress
 from model.objectives.build import build_objective
 from model.objectives.objective import Objective
 from model.optim import build_optimizer
+from model.precision import build_scaler
+from model.recompute import recompute_blocks
 from model.start import copy_weights, load_start
 from model.tokenizer import TRAINED, Tokenizer
 
@@ -53,9 +61,14 @@ class Training:
     objective: Objective
     wrapped: nn.Module
     optimizer: torch.optim.Optimizer
+    scaler: GradScaler
+    average: Average | None
     progress: Progress
     step: int = 0  # steps taken
-    loss: float = math.nan  # of the last step, over the global batch
+    loss: float = math.nan  # of the last step that was not left out, over the global batch
+    gradient_norm: float = math.nan  # of that step, before it is clipped
+    skipped_steps: int = 0
+    skipped_in_a_row: int = 0
 
     @property
     def steps(self) -> int:
@@ -64,6 +77,33 @@ class Training:
     @property
     def samples_seen(self) -> int:
         return self.step * self.order.global_batch
+
+    @property
+    def position(self) -> Position:
+        """What a checkpoint tells of it."""
+        loss, norm = (None if math.isnan(value) else value for value in (self.loss, self.gradient_norm))
+        return Position(self.step, self.samples_seen, loss, norm, self.skipped_steps, self.skipped_in_a_row)
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps of it besides the model."""
+        state = {"optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict()}
+        return state if self.average is None else {**state, "average": self.average.weights}
+
+    def restore(self, checkpoint: CheckpointRecord, state: dict[str, Any]) -> None:
+        """Be where a checkpoint was; `state` is as above."""
+        self.step = checkpoint.step
+        self.loss = math.nan if checkpoint.loss is None else checkpoint.loss
+        self.gradient_norm = math.nan if checkpoint.gradient_norm is None else checkpoint.gradient_norm
+        self.skipped_steps, self.skipped_in_a_row = checkpoint.skipped_steps, checkpoint.skipped_in_a_row
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        if self.average is not None:
+            for name, weight in self.average.weights.items():
+                weight.copy_(state["average"][name])
+
+    def averaged(self) -> AbstractContextManager[None]:
+        """The weights that are judged and kept: their average where there is one."""
+        return nullcontext() if self.average is None else self.average.in_place()
 
     def loader(self) -> Loader:
         """This process's share of the training batches."""
@@ -98,12 +138,13 @@ def prepare(run_dir: Path, config: PretrainConfig, shards: str, processes: Proce
     objective = build_objective(config).to(processes.device).to(memory_format=torch.channels_last)
     if config.start_from and newest is None:
         copy_weights(load_start(run_dir, config), objective.towers)
+    if config.train.locked != "none":
+        objective.lock(config.train.locked)
+    if config.train.gradient_checkpointing:
+        recompute_blocks(objective)
     optimizer = build_optimizer(objective, config.train)
-    step, loss = 0, math.nan
-    if newest is not None:
-        folder, checkpoint = newest
-        load_checkpoint(folder, objective, optimizer)
-        step, loss = checkpoint.step, checkpoint.loss
+    state = load_checkpoint(newest[0], objective) if newest else {}
+    step = newest[1].step if newest else 0
     training = Training(
         run_dir=run_dir,
         config=config,
@@ -115,10 +156,12 @@ def prepare(run_dir: Path, config: PretrainConfig, shards: str, processes: Proce
         objective=objective,
         wrapped=processes.wrap(objective),
         optimizer=optimizer,
+        scaler=build_scaler(config.train.precision, processes.device),
+        average=Average(objective, config.train.ema_decay) if config.train.ema_decay else None,
         progress=Progress(step, config.train.epochs * order.steps_per_epoch, processes.is_first),
-        step=step,
-        loss=loss,
     )
+    if newest is not None:
+        training.restore(newest[1], state)
     _introduce(training)
     return training
 

@@ -15,6 +15,7 @@ from model.data import InSequence, Loader, Split
 from model.distributed import Processes
 from model.objectives.contrastive import hits_at_1
 from model.objectives.objective import Inputs, Objective, Outputs
+from model.precision import autocast
 from model.tokenizer import Tokenizer
 
 ROWS_AT_ONCE = 1024
@@ -41,7 +42,7 @@ def validate(
     for batch in loader.batches(0, order.steps):
         draws_BK = torch.from_numpy(order.draws(batch.step, batch.sample_ids, objective.draws))
         inputs = Inputs(*(part.to(processes.device) for part in (batch.image_BHWC, batch.tokens_BL, draws_BK.float())))
-        with torch.autocast(processes.device.type, torch.bfloat16, enabled=config.train.precision == "bf16"):
+        with autocast(config.train.precision, processes.device):
             outputs: Outputs = objective(inputs)
         parts.append(processes.gather(*outputs.rows))
     rows = [torch.cat(row_parts)[:samples] for row_parts in zip(*parts, strict=True)]

@@ -28,7 +28,7 @@ SETTINGS = TrainConfig(
     loader_threads=1,
 )
 STEPS = 12
-TIMING = ("samples_per_s", "data_wait_share", "eta_s")
+TIMING = ("samples_per_s", "data_wait_share", "mfu", "peak_memory_gb", "eta_s")
 ALONE = Processes(0, 1, torch.device("cpu"))
 
 

@@ -44,7 +44,7 @@ def of_share(processes: Processes, number: int, micro_batch: int) -> tuple[float
     share = number // processes.world_size
     objective = contrastive(VIT)
     inputs = Inputs(*(part[processes.rank * share :][:share] for part in pairs(number)))
-    loss, _ = backward(objective, processes.wrap(objective), inputs, processes, micro_batch, use_bf16=False)
+    loss, _ = backward(objective, processes.wrap(objective), inputs, processes, micro_batch, precision="fp32")
     return processes.mean(loss), gradients(objective)
 
 
@@ -89,7 +89,7 @@ class Dropping(Contrastive):
 def test_second_pass_drops_what_the_first_dropped() -> None:
     objective = Dropping(PretrainConfig(name="test", dataset="none", model=VIT))
     torch.manual_seed(7)
-    backward(objective, objective, pairs(12), ALONE, 5, use_bf16=False)
+    backward(objective, objective, pairs(12), ALONE, 5, precision="fp32")
     first, second = objective.kept[:3], objective.kept[3:]
     assert [len(kept_BD) for kept_BD in first] == [5, 5, 2]
     assert all(torch.equal(*same) for same in zip(first, second, strict=True))
@@ -113,7 +113,7 @@ def test_batch_norm_is_over_each_piece_and_learns_each_once() -> None:
         nn.init.ones_(norm.weight)  # else the blocks' last norms, which begin at zero, would hide the others
     expected = copy.deepcopy(found)
     by_hand(expected, pairs(12), 4)
-    loss, outputs = backward(found, found, pairs(12), ALONE, 4, use_bf16=False)
+    loss, outputs = backward(found, found, pairs(12), ALONE, 4, precision="fp32")
     assert_same_gradients(gradients(found), gradients(expected))
     assert statistics(found).keys() == statistics(expected).keys()
     for name, buffer in statistics(expected).items():

@@ -90,7 +90,7 @@ def test_thirty_two_pairs_are_learned_by_heart(kind: str) -> None:
     highest = 0.0
     for step in range(300):
         optimizer.zero_grad()
-        loss, outputs = backward(objective, objective, batches[step % len(batches)], ALONE, 0, use_bf16=False)
+        loss, outputs = backward(objective, objective, batches[step % len(batches)], ALONE, 0, precision="fp32")
         highest = max(highest, float(loss))
         optimizer.step()
         objective.after_step(outputs, ALONE)
@@ -107,7 +107,7 @@ def gradients_of_all(processes: Processes, micro_batch: int) -> dict[str, dict[s
         objective = objective_of(kind).train()
         share = 12 // processes.world_size
         inputs = Inputs(*(part[processes.rank * share :][:share] for part in pairs(12, objective.draws)))
-        backward(objective, processes.wrap(objective), inputs, processes, micro_batch, use_bf16=False)
+        backward(objective, processes.wrap(objective), inputs, processes, micro_batch, precision="fp32")
         found[kind] = {name: weight.grad for name, weight in objective.named_parameters() if weight.grad is not None}
     return found
 
@@ -126,7 +126,7 @@ def test_two_processes_by_pieces_have_the_gradients_of_one() -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_all_that_is_trained_has_a_gradient(kind: str) -> None:
     objective = objective_of(kind).train()
-    backward(objective, objective, pairs(12, objective.draws), ALONE, 0, use_bf16=False)
+    backward(objective, objective, pairs(12, objective.draws), ALONE, 0, precision="fp32")
     assert [name for name, weight in objective.named_parameters() if weight.requires_grad and weight.grad is None] == []
 
 

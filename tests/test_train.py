@@ -24,7 +24,7 @@ from model.config import ClipConfig, VitConfig
 from model.data import normalise, preprocess
 from model.distributed import Processes
 from model.errors import InputError
-from model.metrics import MetricsFile, Progress, clock
+from model.metrics import MetricsFile, Pace, Progress, clock
 from model.step import DivergedError
 from model.train import run
 
@@ -208,7 +208,9 @@ def test_validation_is_the_same_for_any_number_of_processes(shards: str, tmp_pat
 
 
 def test_a_loss_that_is_not_finite_stops_before_the_step(shards: str, tmp_path: Path) -> None:
-    folder = new_run(tmp_path / "run", learning_rate=1e30, warmup_steps=0, checkpoint_every_steps=1)
+    folder = new_run(
+        tmp_path / "run", learning_rate=1e30, warmup_steps=0, max_skipped_steps=0, checkpoint_every_steps=1
+    )
     with pytest.raises(DivergedError, match=r"step \d+: the loss is (nan|inf); the batch begins with samples \[\d+, "):
         run(folder, shards, ALONE, lambda: False)
     newest = newest_checkpoint(folder)
@@ -268,7 +270,9 @@ def test_torchrun_stopped_by_a_signal_goes_on_by_the_same_command(shards: str, t
     with subprocess.Popen(command(folder, shards), stderr=subprocess.PIPE, text=True, env=environment) as process:
         assert process.stderr is not None
         for line in process.stderr:
-            if re.match(r"step \d+/240 loss \d+\.\d+ [\d,]+ samples/s eta \d+:\d\d\n", line):
+            if re.match(
+                r"step \d+/240 loss \d+\.\d+ [\d,]+ samples/s eta \d+:\d\d, \d+% waiting for data, \d+\.\d GB\n", line
+            ):
                 process.send_signal(signal.SIGTERM)
                 break
         rest = process.stderr.read()
@@ -318,12 +322,17 @@ def test_progress_is_a_bar_on_a_terminal_and_rare_lines_elsewhere() -> None:
     for stream, visible in ((plain, True), (terminal, True), (hidden, False)):
         progress = Progress(0, 4000, visible, stream)
         for step in range(1, 4001):
-            progress.show(step, 3.214, 1234.4, 42.0)
+            progress.show(step, 3.214, Pace(1234.4, 0.031, 0.412 if step > 1 else None, 12.34, 42.0))
         progress.say("done")
         progress.close()
     lines = plain.getvalue().splitlines()
-    assert lines[0] == "step 1/4000 loss 3.214 1,234 samples/s eta 0:42" and lines[-1] == "done"
-    assert lines[-2].startswith("step 4000/4000 ") and len(lines) < 100
+    assert (
+        lines[0] == "step 1/4000 loss 3.214 1,234 samples/s eta 0:42, 3% waiting for data, 12.3 GB"
+        and lines[-1] == "done"
+    )
+    assert (
+        lines[-2].startswith("step 4000/4000 ") and lines[-2].endswith(" data, MFU 41%, 12.3 GB") and len(lines) < 100
+    )
     assert "4000/4000" in terminal.getvalue() and "1,234 samples/s" in terminal.getvalue() and not hidden.getvalue()
 
 

@@ -12,12 +12,14 @@ Axes: B a process's share of the batch, C H W the image, L tokens, K random numb
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar, Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
 
+from model.clip import CLIP
 from model.distributed import Processes
+from model.errors import InputError
 
 ZeroShot = Literal["features", "scores", "none"]
 
@@ -45,6 +47,7 @@ class Objective(nn.Module, ABC):
     """Base of all objectives. What `towers` holds is saved under its own names, as the official checkpoints have them."""
 
     towers: nn.Module
+    image_is_locked: bool = False
     draws: int = 0  # how many random numbers a sample needs
     zero_shot: ClassVar[ZeroShot] = "none"  # how it judges texts: by `encode_text`, by `score_texts`, or not at all
 
@@ -58,6 +61,28 @@ class Objective(nn.Module, ABC):
 
     def after_step(self, outputs: Outputs, processes: Processes) -> None:
         """What follows a step of the optimiser; `outputs` are those of the step, without their graph."""
+
+    def lock(self, tower: Literal["image", "text"]) -> None:
+        """Let a tower learn nothing (Zhai et al. 2021, LiT, arXiv:2111.07991). The image tower then stays in evaluation mode:
+        its batch norm normalises by the running statistics that it has. Raises InputError if there is no text tower.
+        """
+        visual = self.towers.get_submodule("visual")
+        if tower == "text" and not isinstance(self.towers, CLIP):
+            raise InputError(
+                "train.locked is text, but this objective has no text tower; leave it at none, or lock the image"
+            )
+        of_text = self.towers.text_parameters() if isinstance(self.towers, CLIP) else []
+        for weight in visual.parameters() if tower == "image" else of_text:
+            weight.requires_grad_(False)
+        self.image_is_locked = tower == "image"
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Self:
+        """As torch's, but for what is locked."""
+        super().train(mode)
+        if self.image_is_locked:
+            self.towers.get_submodule("visual").eval()
+        return self
 
     @property
     def scale(self) -> float:
