@@ -14,6 +14,7 @@ from pipeline.errors import InputError
 
 RUNNER_VARIABLE = "WIT_RUNNER"
 PARTS_VARIABLE = "WIT_PARTS_AT_ONCE"
+SERVER_VARIABLE = "PREFECT_API_URL"  # Prefect's own
 CLUSTER_VARIABLE = "RAY_ADDRESS"  # Ray's own
 THREADS = 4  # of the flow's process: what they wait for is DuckDB, the network and other processes
 
@@ -25,8 +26,15 @@ class ProcessRunner(ProcessPoolTaskRunner):
     """
 
     def __enter__(self) -> Self:
-        os.environ["PREFECT_API_URL"] = _server_url()
+        self._url_before = os.environ.get(SERVER_VARIABLE)
+        os.environ[SERVER_VARIABLE] = _server_url()
         return super().__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)
+        del os.environ[SERVER_VARIABLE]
+        if self._url_before is not None:
+            os.environ[SERVER_VARIABLE] = self._url_before
 
 
 def part_runner() -> TaskRunner[PrefectFuture[Any]]:
@@ -61,16 +69,16 @@ def _ray_runner(parts_at_once: int | None) -> Any:
         """Ray's workers report to the flow's server, as in ProcessRunner."""
 
         def __enter__(self) -> Self:
-            environment = {"PREFECT_API_URL": _server_url()}
+            environment = {SERVER_VARIABLE: _server_url()}
             self.init_kwargs["runtime_env"] = {"env_vars": environment, "worker_process_setup_hook": quiet_engine}
             return cast(Self, super().__enter__())
 
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if CLUSTER_VARIABLE not in os.environ:
         return RayRunner(init_kwargs={"num_cpus": parts_at_once or os.cpu_count(), "include_dashboard": False})
-    if "PREFECT_API_URL" not in os.environ:
+    if SERVER_VARIABLE not in os.environ:
         raise InputError(
-            f"{RUNNER_VARIABLE}=ray with {CLUSTER_VARIABLE}: set PREFECT_API_URL to a server that the cluster's machines reach"
+            f"{RUNNER_VARIABLE}=ray with {CLUSTER_VARIABLE}: set {SERVER_VARIABLE} to a server that the cluster's machines reach"
         )
     if parts_at_once is not None:
         raise InputError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -124,7 +125,9 @@ def test_every_runner_and_number_of_buckets_chooses_the_same_pairs(
     monkeypatch.setenv(RUNNER_VARIABLE, runner)
     monkeypatch.setenv(PARTS_VARIABLE, "2")
     flow = build_dataset.with_options(task_runner=part_runner())
+    environment = dict(os.environ)
     selected(workspace, "spread", balance, flow=flow, buckets=buckets)
+    assert dict(os.environ) == environment
     first, second = (workspace / "space/datasets" / name / "selected" / SELECTED_FILE for name in ("plain", "spread"))
     assert pq.read_table(first).to_pylist() == pq.read_table(second).to_pylist()
 

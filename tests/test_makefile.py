@@ -73,7 +73,8 @@ def test_pip_is_used_where_uv_is_missing_or_broken(checkout: Path) -> None:
 def test_nothing_is_installed_twice(checkout: Path) -> None:
     (checkout / ".venv").mkdir()
     (checkout / ".venv" / ".installed").touch()
-    assert make(checkout, "-n", "test").stdout.splitlines() == [".venv/bin/pytest"]
+    (command,) = make(checkout, "-n", "test").stdout.splitlines()
+    assert command.split()[0] == ".venv/bin/pytest"
     os.utime(checkout / "requirements.lock", (2_000_000_000, 2_000_000_000))
     assert LOCKED in make(checkout, "-n", "test").stdout
 

@@ -25,7 +25,7 @@ from upath import UPath
 from webdataset import tariterators
 
 from pipeline.config import BuildDatasetConfig, DownloadConfig, ImageConfig, ShardConfig
-from pipeline.download import DOWNLOAD
+from pipeline.download import download_stage
 from pipeline.image_facts import IMAGE_FACTS
 from pipeline.images import IMAGE_VERDICTS, ImageVerdictsConfig, image_sources
 from pipeline.query import QueryConfig
@@ -167,7 +167,7 @@ def packed(site: str, tmp_path_factory: pytest.TempPathFactory) -> UPath:
     fetching = DownloadConfig(allow_private_addresses=True, jpeg_quality=QUALITY, threads=4)
     images = ImageConfig(min_bytes=0)
     config = BuildDatasetConfig(name="formats", download=fetching, images=images, shards=ShardConfig(val_share=0.0))
-    download = DOWNLOAD.run([selected], UPath(root / "download"), fetching).out
+    download = download_stage(root / "cache").run([selected], UPath(root / "download"), fetching).out
     facts = IMAGE_FACTS.run([download], UPath(root / "facts"), Settings()).out
     sources = image_sources([selected], [download], [facts], [])
     rules = ImageVerdictsConfig(images=images, query=QueryConfig())
