@@ -24,7 +24,8 @@ from pipeline.stage import Counts, Stage
 COPY_NUMBERS_FILE = "copy_numbers.parquet"
 FREQUENT_FILE = "frequent_captions.parquet"
 CAPTIONED_FILE = "captioned_images.parquet"
-BYTES_PER_ROW = 80  # of DuckDB's table of groups by a key of 16 bytes, while it grows; beyond that it spills
+# Of the table of groups by pair_id, on the safe side: 40 million rows fit into 2 GB, 100 million spill (benchmarks/RESULTS.md).
+BYTES_PER_ROW = 80
 
 
 class RepeatsConfig(Settings):
