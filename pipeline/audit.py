@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field
 from upath import UPath
 
@@ -18,6 +17,7 @@ from pipeline.balancing import read_threshold
 from pipeline.curate import counts_of, verdicts_and_pairs
 from pipeline.errors import InputError
 from pipeline.matching import COUNTS_FILE, CURVE_FILE
+from pipeline.parquet import open_parquet
 from pipeline.query import QueryConfig, query_rows, query_to_parquet
 from pipeline.settings import Settings
 from pipeline.stage import Counts, Stage
@@ -210,7 +210,7 @@ def _pii(pairs: Sequence[UPath], verdicts: Sequence[UPath], bounds: QueryConfig)
 
 def _has_column(file: UPath, name: str) -> bool:
     with file.open("rb") as opened:
-        return name in pq.ParquetFile(opened).schema_arrow.names
+        return name in open_parquet(opened).schema_arrow.names
 
 
 def _samples(pairs: Sequence[UPath], verdicts: Sequence[UPath], config: AuditConfig) -> list[dict[str, Any]]:

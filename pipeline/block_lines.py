@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from pydantic import Field
 
 from pipeline.errors import InputError
+from pipeline.parquet import batches, open_parquet
 from pipeline.settings import Settings
 from pipeline.sources.files import open_seekable, open_stream
 from pipeline.sources.rows import TableWriter
@@ -153,7 +154,7 @@ def _read(file: BlockFile, score_column: str) -> Iterator[Line]:
     file_format = _format(file.path)
     try:
         if file_format == "Parquet":
-            with open_seekable(file.path, file.option) as stream, pq.ParquetFile(stream) as parquet:
+            with open_seekable(file.path, file.option) as stream, open_parquet(stream) as parquet:
                 column = score_column if file.name == "scores" else None
                 yield from (_judge(file.name, found) for found in _parquet_rows(file, parquet, column))
             return
@@ -237,7 +238,7 @@ def _parquet_rows(file: BlockFile, parquet: pq.ParquetFile, score_column: str | 
         present = ", ".join(map(repr, names))
         raise InputError(f"{file.path}: has no column {score_column!r}, it has {present}; set block.score_column")
     line = 0
-    for batch in parquet.iter_batches(BATCH_ROWS, columns=[*keys, *filter(None, [score_column])]):
+    for batch in batches(parquet, BATCH_ROWS, [*keys, *filter(None, [score_column])]):
         columns = [_texts(file, name, batch[name]) for name in keys]
         scores = [None] * len(batch) if score_column is None else _numbers(file, score_column, batch[score_column])
         for *cells, score in zip(*columns, scores, strict=True):

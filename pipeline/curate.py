@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import pyarrow.parquet as pq
 from pydantic import Field
 from upath import UPath
 
 from pipeline.pairs import PAIRS_FILE
+from pipeline.parquet import open_parquet
 from pipeline.query import SPEED_ONLY, QueryConfig, query_rows, query_to_parquet
 from pipeline.repeats import CAPTIONED_FILE, COPY_NUMBERS_FILE, FREQUENT_FILE
 from pipeline.rules import RULED_FILE
@@ -48,7 +48,7 @@ PAIR_VERDICTS = Stage("pair_verdicts", _pair_verdicts, sql=("pair_verdicts", "dr
 def rows_of(file: UPath) -> int:
     """Rows of a Parquet file, by its footer."""
     with file.open("rb") as opened:
-        return int(pq.ParquetFile(opened).metadata.num_rows)
+        return int(open_parquet(opened).metadata.num_rows)
 
 
 def verdicts_and_pairs(sources: Sequence[UPath]) -> tuple[list[UPath], list[UPath]]:

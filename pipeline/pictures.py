@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-import pyarrow.parquet as pq
+import pyarrow.compute as pc
 from PIL import Image
 from pydantic import Field
 from upath import UPath
 
 from pipeline.download import RESULTS_FILE
 from pipeline.images import IMAGE_VERDICTS_FILE
+from pipeline.parquet import read_parquet
 from pipeline.query import QueryConfig, query_rows
 from pipeline.settings import Settings
 from pipeline.shards import SAMPLES_FILE
@@ -111,9 +112,8 @@ def _duplicates(
 def _stored(shards: UPath, row: Mapping[str, Any]) -> bytes:
     """The image of a sample."""
     index = row["shard"].removesuffix(".tar") + ".index.parquet"
-    with (shards / index).open("rb") as opened:
-        table = pq.read_table(opened, columns=["key", "image_offset", "image_size"], filters=[("key", "=", row["key"])])
-    (place,) = table.to_pylist()
+    table = read_parquet(shards / index, ["key", "image_offset", "image_size"])
+    (place,) = table.filter(pc.field("key") == row["key"]).to_pylist()
     return _range(shards / row["shard"], place["image_offset"], place["image_size"])
 
 

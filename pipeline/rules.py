@@ -19,6 +19,7 @@ from upath import UPath
 from pipeline.config import CurateConfig, PresetName
 from pipeline.errors import InputError
 from pipeline.pairs import PAIRS_FILE
+from pipeline.parquet import open_parquet
 from pipeline.query import QueryConfig, query_rows, query_to_parquet
 from pipeline.settings import Settings
 from pipeline.stage import Counts, Stage
@@ -107,7 +108,7 @@ def _rules(sources: Sequence[UPath], out: Path, config: RulesConfig) -> Counts:
     dropped.unlink()
     unblocked.unlink(missing_ok=True)
     with pairs.open("rb") as file:
-        rows_in = pq.ParquetFile(file).metadata.num_rows
+        rows_in = open_parquet(file).metadata.num_rows
     rows = {row["drop_reason"]: row["rows"] for row in query_rows("rule_counts", config.query, ruled=ruled)}
     return Counts(rows_in=rows_in, rows_kept=rows.pop(None, 0), dropped=rows)
 

@@ -25,6 +25,7 @@ from upath import UPath
 
 from pipeline.errors import InputError
 from pipeline.images import IMAGE_VERDICTS_FILE, OVERLAP_FILE
+from pipeline.parquet import read_parquet
 from pipeline.query import QueryConfig, query_rows, query_to_parquet
 from pipeline.shards import MANIFEST_FILE, SAMPLES_FILE, SHARDS, write_manifest, write_overlap
 from pipeline.stage import (
@@ -155,8 +156,7 @@ def _keys_by_shard(leaving: Path) -> Iterator[tuple[str, set[str]]]:
 
 def _without(shards: UPath, entry: Row, keys: set[str], scratch: Path) -> Row:
     """Write a shard without some of its samples. Returns the manifest's entry of it."""
-    with (shards / entry["index"]).open("rb") as opened:
-        places = pq.read_table(opened).to_pylist()
+    places = read_parquet(shards / entry["index"]).to_pylist()
     with _checked(shards, entry) as tar, ShardWriter(scratch, entry["file"]) as shard:
         for place in places:
             if place["key"] not in keys:

@@ -15,16 +15,17 @@ from dataclasses import dataclass
 from typing import IO, Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import simplejpeg
 from pydantic import BaseModel, ConfigDict, ValidationError
 from upath import UPath
 
 from pipeline.errors import InputError
+from pipeline.parquet import batches, open_parquet, read_parquet
 from pipeline.shards import MANIFEST_FILE, SAMPLES_FILE, SPLITS
 from pipeline.tars import INDEX_SCHEMA
 
 CHUNK_BYTES = 1 << 20
+BATCH_ROWS = 16_384
 TOLD_IN_BOTH = ("pair_id", "url", "page_url", "text_key", "sha256", "original_width_px", "original_height_px")
 SAMPLES_COLUMNS = ("key", "shard", "caption", "width_px", "height_px", *TOLD_IN_BOTH)
 MEMBERS = (("jpg", "image"), ("txt", "text"), ("json", "json"))
@@ -137,13 +138,13 @@ def _sample_rows(folder: UPath, split: str, promise: SplitPromise, unread: list[
     name = f"{split}/{SAMPLES_FILE}"
     try:
         with (folder / name).open("rb") as opened:
-            file = pq.ParquetFile(opened)
+            file = open_parquet(opened)
             if missing := [column for column in SAMPLES_COLUMNS if column not in file.schema_arrow.names]:
                 unread.append(f"{name}: no column {', '.join(missing)}")
             elif file.metadata.num_rows != promise.samples:
                 unread.append(f"{name}: {file.metadata.num_rows} rows, but {promise.samples} samples")
             else:
-                for batch in file.iter_batches(columns=list(SAMPLES_COLUMNS), use_threads=False):
+                for batch in batches(file, BATCH_ROWS, SAMPLES_COLUMNS):
                     yield from batch.to_pylist()
     except (pa.ArrowException, OSError) as error:
         unread.append(f"{name}: {_reading(error)}")
@@ -181,8 +182,7 @@ def _tar_problems(tar: IO[bytes], shard: ShardPromise) -> list[str]:
 def _read_index(folder: UPath, shard: ShardPromise) -> list[Row]:
     """Raises ValueError if the index cannot be read or has another number of samples."""
     try:
-        with (folder / shard.index).open("rb") as opened:
-            table = pq.read_table(opened, use_threads=False)
+        table = read_parquet(folder / shard.index)
     except (pa.ArrowException, OSError) as error:
         raise ValueError(_reading(error)) from error
     if missing := [column for column in INDEX_SCHEMA.names if column not in table.column_names]:

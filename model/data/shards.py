@@ -214,13 +214,13 @@ def _open_shard(folder: Folder, shard: ShardEntry) -> Shard:
 def _parquet(folder: Folder, name: str, columns: Sequence[str]) -> Iterator[pq.ParquetFile]:
     """A Parquet file that has these columns; InputError, also while it is read, if it is not one.
 
-    To be read without Arrow's threads: one of them may let go of the Python file while the interpreter ends, and then
-    aborts the process (pyarrow 26 beside torch; a rank that ends well would count as crashed).
+    To be read without Arrow's threads, which also read ahead: one of them may let go of the Python file while the interpreter
+    ends, and then aborts the process (pyarrow 26; a rank that ends well would count as crashed).
     """
     path = f"{folder.path}/{name}"
     try:
         with folder.open(name) as opened:
-            file = pq.ParquetFile(opened)
+            file = pq.ParquetFile(opened, pre_buffer=False)
             missing = [column for column in columns if column not in file.schema_arrow.names]
             if missing:
                 raise InputError(f"{path}: no column {', '.join(missing)} (docs/shards.md); {REBUILD}")

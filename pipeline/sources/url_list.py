@@ -21,6 +21,7 @@ from pydantic import Field
 from upath import UPath
 
 from pipeline.errors import InputError
+from pipeline.parquet import batches, open_parquet
 from pipeline.settings import Settings
 from pipeline.sources.config import UrlListConfig
 from pipeline.sources.csv_quotes import QuoteWatch
@@ -219,7 +220,7 @@ def _wanted(part: UrlListPart) -> list[str]:
 
 @contextmanager
 def _open_parquet(path: str) -> Iterator[pq.ParquetFile]:
-    with readable(path, FIELD, DAMAGE), open_seekable(path, FIELD) as file, pq.ParquetFile(file) as parquet:
+    with readable(path, FIELD, DAMAGE), open_seekable(path, FIELD) as file, open_parquet(file) as parquet:
         yield parquet
 
 
@@ -235,7 +236,7 @@ def _parquet_batches(part: UrlListPart, tally: Counter[str]) -> Iterator[pa.Reco
             if group_at >= end or at <= first:
                 continue
             batch_at = group_at
-            for batch in file.iter_batches(BATCH_ROWS, row_groups=[group], columns=_wanted(part)):
+            for batch in batches(file, BATCH_ROWS, _wanted(part), [group]):
                 low, high = max(first - batch_at, 0), min(end - batch_at, batch.num_rows)
                 if low < high:
                     yield batch.slice(low, high - low)
