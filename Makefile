@@ -47,7 +47,8 @@ $(STAMP): requirements.lock pyproject.toml
 .PHONY: install-uv install-pip python-new-enough
 install-uv:
 	@test -x $(BIN)/python || uv venv --quiet --python ">=3.11" .venv
-	uv pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock
+	@# As pip does: where PYTHONDONTWRITEBYTECODE is set, every process would else compile all that it imports, torch for 3 s.
+	uv pip sync --quiet --compile-bytecode --python $(BIN)/python --require-hashes requirements.lock
 	uv pip install --quiet --python $(BIN)/python --no-deps --editable .
 
 install-pip: python-new-enough
