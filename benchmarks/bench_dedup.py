@@ -285,6 +285,8 @@ def main() -> int:
     parser.add_argument("--ours-only", action="store_true", help="without DISTINCT and without writing the pairs")
     parser.add_argument("--folder", type=Path, help="where the files go (10 million rows: 3 GB), removed at the end")
     options = parser.parse_args()
+    if options.folder:
+        options.folder.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix="wit-bench-dedup-", dir=options.folder))
     try:
         versions = f"duckdb {duckdb.__version__}, Python {platform.python_version()}"

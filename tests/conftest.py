@@ -7,6 +7,8 @@ import os
 # Before anything imports Prefect: tests must not find a stack that `make up` runs in this checkout.
 os.environ.update(PREFECT_PLUGINS_ENABLED="false", PREFECT_SERVER_ANALYTICS_ENABLED="false", DO_NOT_TRACK="1")
 os.environ.pop("PREFECT_API_URL", None)
+# Before anything imports torch or NumPy: as many processes as cores run tests, and their idle threads would spin.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import socket
 import subprocess
