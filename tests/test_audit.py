@@ -35,7 +35,8 @@ from pipeline.audit import (
     read_query_audit,
 )
 from pipeline.balancing import BALANCE_THRESHOLD, BalanceConfig
-from pipeline.card import CARD, CardConfig, read_markdown, size_category
+from pipeline.card import CARD, CardConfig, read_markdown
+from pipeline.card_pages import size_category
 from pipeline.card_text import markdown_text, shown
 from pipeline.config import BuildDatasetConfig
 from pipeline.errors import InputError
