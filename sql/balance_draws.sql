@@ -14,5 +14,5 @@ select
     * counts.pairs as enters_at,
 from read_parquet($matches) as matches
 inner join read_parquet($counts) as counts using (query_id)
-where $buckets = 1 or md5_number_upper(matches.pair_id) % $buckets = $bucket
+where $buckets = 1 or md5_number_upper(matches.pair_id) % $buckets::ubigint = $bucket::ubigint
 order by matches.pair_id, matches.query_id

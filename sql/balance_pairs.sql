@@ -15,7 +15,7 @@ with chances as (
         case when counts.pairs > $t then ln(1 - $t / counts.pairs) end as log_miss,
     from read_parquet($entries) as entries
     inner join read_parquet($counts) as counts using (query_id)
-    where $buckets = 1 or md5_number_upper(entries.pair_id) % $buckets = $bucket
+    where $buckets = 1 or md5_number_upper(entries.pair_id) % $buckets::ubigint = $bucket::ubigint
 ),
 
 pairs as (

@@ -13,7 +13,7 @@ with draws as (
         md5_number_upper($seed::varchar || ':' || matches.pair_id || ':' || counts.query) >> 11 as draw,
     from read_parquet($matches) as matches
     inner join read_parquet($counts) as counts using (query_id)
-    where matches.query_id % $buckets = $bucket
+    where matches.query_id % $buckets::integer = $bucket::integer
 )
 
 select

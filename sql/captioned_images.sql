@@ -7,7 +7,7 @@
 with crowded as (
     select url_key,
     from read_parquet($ruled)
-    where rule_reason is null and url_key % $buckets = $bucket
+    where rule_reason is null and url_key % $buckets::ubigint = $bucket::ubigint
     group by url_key
     having count(*) > $max_captions
 ),

@@ -8,7 +8,7 @@
 with crowded as (
     select caption_key,
     from read_parquet($ruled)
-    where rule_reason is null and caption_key % $buckets = $bucket
+    where rule_reason is null and caption_key % $buckets::ubigint = $bucket::ubigint
     group by caption_key
     having count(*) > $max_images
 ),

@@ -6,7 +6,7 @@
 with passed as (
     select pair_upper, pair_lower, (part::ubigint << 40) | row::ubigint as place,
     from read_parquet($ruled)
-    where rule_reason is null and pair_lower % $buckets = $bucket
+    where rule_reason is null and pair_lower % $buckets::ubigint = $bucket::ubigint
 )
 
 select passed.pair_upper, passed.pair_lower, passed.place,
