@@ -90,6 +90,7 @@ def judge_images(
     rules = ImageVerdictsConfig(
         preset=config.curate.preset,
         images=config.images,
+        obey_opt_out=config.curate.obey_opt_out,
         retry_passes=config.download.retry_passes,
         query=config.query,
     )

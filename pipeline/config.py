@@ -74,7 +74,9 @@ class CurateConfig(Settings):
         1_000, ge=1, description="An image URL with more distinct captions than this is dropped (ALIGN: 1000)"
     )
     obey_opt_out: bool = Field(
-        True, description="Drop pairs of pages that opt out (noai, noimageai, noindex, noimageindex, noml)"
+        True,
+        description="Drop pairs of pages that opt out (noai, noimageai, noindex, noimageindex, noml), and images whose own XMP "
+        "does (plus:DataMining, tdm:reservation)",
     )
     mask_pii: bool = Field(
         True, description="Put <email>, <phone>, <card> and <ip> in the place of such data in captions"
@@ -164,6 +166,11 @@ class DownloadConfig(Settings):
         description="Our name in an X-Robots-Tag that speaks to one agent only",
     )
     obey_robots: bool = Field(True, description="Obey robots.txt; native only, img2dataset reads none")
+    obey_tdm_reservations: bool = Field(
+        True,
+        description="Obey reservations of text and data mining: the header tdm-reservation and, native only, the host's "
+        "/.well-known/tdmrep.json",
+    )
     connections_per_host: int = Field(
         6, ge=1, description="Connections that a host has at most; native only", json_schema_extra=SPEED_ONLY
     )

@@ -98,7 +98,7 @@ def download_stage(cache_folder: Path) -> Stage[DownloadConfig]:
         "download",
         partial(_download, cache_folder=cache_folder),
         sql=("fetch_requests", "download_results"),
-        version=3,
+        version=4,
         cache_folder=cache_folder,
     )
 

@@ -64,6 +64,7 @@ def retry_stage(cache_folder: Path) -> Stage[RetryConfig]:
         "retry",
         partial(_retry, cache_folder=cache_folder),
         sql=("retry_requests", "download_results"),
+        version=2,
         cache_folder=cache_folder,
     )
 

@@ -66,6 +66,8 @@ def bomb_png(side_px: int) -> bytes:
 
 GOOD = jpeg(320, 240)
 SMALL = jpeg(96, 64, seed=1)
+XMP = '<x:xmpmeta xmlns:plus="http://ns.useplus.org/ldf/xmp/1.0/" plus:DataMining="http://ns.useplus.org/ldf/vocab/DMI-PROHIBITED"/>'
+PROHIBITED = jpeg(130, 90, seed=7, xmp=XMP.encode())
 KNOWN, KNOWN_TOO = jpeg(120, 90, seed=5), jpeg(120, 90, seed=6)
 PNG, TURNED = io.BytesIO(), io.BytesIO()
 EXIF = Image.Exif()
@@ -97,6 +99,9 @@ ANSWERS: dict[str, tuple[int, dict[str, str], bytes]] = {
     "/wide.png": (200, {}, bomb_png(1_000)),
     "/announced.jpg": (200, {"Content-Length": str(MAX_BYTES + 1)}, b""),
     "/robots.txt": (404, {}, b""),
+    "/.well-known/tdmrep.json": (404, {}, b""),
+    "/reserved.jpg": (200, {"TDM-Reservation": "1"}, GOOD),
+    "/prohibited.jpg": (200, {}, PROHIBITED),
     "/elsewhere.jpg": (302, {"Location": "file:///etc/hostname"}, b""),
 }
 EXPECTED = {
@@ -112,6 +117,8 @@ EXPECTED = {
     "noai.jpg": "opted_out_image",
     "none.jpg": "opted_out_image",
     "noml.jpg": "opted_out_image",
+    "reserved.jpg": "tdm_reserved",
+    "prohibited.jpg": "ok",
     "404.jpg": "http_404",
     "500.jpg": "http_500",
     "loop.jpg": "too_many_redirects",
@@ -255,7 +262,7 @@ def test_every_pair_gets_its_reason(fetched: tuple[Any, Path]) -> None:
     expected = {**EXPECTED, "refused.jpg": "connection", "a.jpg": "dns", "a": "fetch_failed"}
     assert {name: status for name, (status,) in by_name(out, "status").items()} == expected
     dropped = Counter(reason for reason in expected.values() if reason != "ok")
-    assert (counts.rows_in, counts.rows_kept, counts.dropped) == (len(expected), 7, dict(sorted(dropped.items())))
+    assert (counts.rows_in, counts.rows_kept, counts.dropped) == (len(expected), 8, dict(sorted(dropped.items())))
     ids = pq.read_table(out / "results.parquet")["pair_id"].to_pylist()
     assert ids == sorted(set(ids))
 
@@ -274,6 +281,8 @@ def test_results_point_into_the_tar(fetched: tuple[Any, Path]) -> None:
     sizes = by_name(out, "width_px", "height_px", "original_width_px", "original_height_px", "sha256")
     assert sizes["good.jpg"] == sizes["redirect.jpg"] == (85, 64, 320, 240, hashlib.sha256(GOOD).hexdigest())
     assert sizes["turned.jpg"][:4] == (64, 82, 70, 90)
+    opt_outs = {name: told for name, (told,) in by_name(out, "file_opt_out").items() if told}
+    assert opt_outs == {"prohibited.jpg": "DMI-PROHIBITED"}
     originals = by_name(out, "original_bytes", "original_format")
     assert originals["good.jpg"] == originals["redirect.jpg"] == (len(GOOD), "jpeg")
     assert originals["drawing.png"] == (len(PNG.getvalue()), "png")
@@ -294,7 +303,7 @@ def test_nothing_is_kept_of_a_blocked_image(fetched: tuple[Any, Path]) -> None:
     assert row == (f"blocked_hash: {told[0]}", None, None, None, None)
     assert Misbehaving.asked["/known.jpg"] == 1, "it is not fetched once more"
     with tarfile.open(out / "00000.tar") as tar:
-        assert sum(name.endswith(".jpg") for name in tar.getnames()) == 7
+        assert sum(name.endswith(".jpg") for name in tar.getnames()) == 8
 
 
 def test_errors_are_the_same_words_for_the_same_cause(fetched: tuple[Any, Path]) -> None:
