@@ -36,10 +36,11 @@ from pipeline import download as download_module
 from pipeline.blocked_hashes import BLOCK_HASHES, plan_hashes
 from pipeline.bounded_opener import BoundedOpener, FetchError
 from pipeline.config import DownloadConfig
-from pipeline.download import DownloadError, download_stage
+from pipeline.download import download_stage
 from pipeline.fetch_part import WORKER_DIED, FetchSpec
 from pipeline.jpeg import is_cut_off
 from pipeline.originals import ORIGINALS_SCHEMA
+from pipeline.outages import DownloadError, refuse_outage
 from pipeline.query import QueryConfig, query_to_parquet
 from pipeline.stage import Counts
 
@@ -359,11 +360,10 @@ def test_cut_off_jpegs_are_told_from_whole_ones() -> None:
 
 
 def test_an_outage_fails_the_part_and_says_why() -> None:
-    refuse = download_module._refuse_outage
     counts = Counts(rows_in=20, rows_kept=1, dropped={"dns": 15, "http_404": 4})
     with pytest.raises(DownloadError, match=r"part-00003: .*19 of 20 images failed \(dns 15, http_404 4\).*resolver"):
-        refuse("selected/part-00003", counts, config(max_failed_share=0.9))
-    refuse("selected/part-00003", counts, config(max_failed_share=0.95))
+        refuse_outage("selected/part-00003", counts, config(max_failed_share=0.9))
+    refuse_outage("selected/part-00003", counts, config(max_failed_share=0.95))
 
 
 @pytest.mark.parametrize(
@@ -386,8 +386,8 @@ def test_a_small_part_that_nobody_answered_fails_too(dropped: dict[str, int], ke
     counts = Counts(rows_in=kept + sum(dropped.values()), rows_kept=kept, dropped=dropped)
     expected = nullcontext() if remedy is None else pytest.raises(DownloadError, match=rf"an outage: .*{remedy}")
     with expected:
-        download_module._refuse_outage("selected/part-00000", counts, config(max_failed_share=0.9))
-    download_module._refuse_outage("selected/part-00000", counts, config(max_failed_share=1))
+        refuse_outage("selected/part-00000", counts, config(max_failed_share=0.9))
+    refuse_outage("selected/part-00000", counts, config(max_failed_share=1))
 
 
 def test_a_part_without_a_network_is_not_finished(tmp_path: Path) -> None:

@@ -32,7 +32,8 @@ from upath import UPath
 from flows.build_dataset import build_dataset
 from pipeline.bounded_opener import FetchError
 from pipeline.config import BuildDatasetConfig, CurateConfig, DownloadConfig, ImageConfig, ShardConfig
-from pipeline.download import DownloadError, download_stage
+from pipeline.download import download_stage
+from pipeline.outages import DownloadError
 from pipeline.polite_fetcher import PoliteFetcher
 from pipeline.polite_hosts import MAX_REFUSALS
 from pipeline.retry import RetryConfig, final_counts, retry_stage
@@ -357,7 +358,7 @@ def test_a_killed_part_goes_on_where_it_was(host: str, tmp_path: Path) -> None:
     part = write_part(tmp_path / "parts" / "part-00000", urls)
     code = (
         "import sys; from pathlib import Path; from upath import UPath; from pipeline.config import DownloadConfig; "
-        "from pipeline.download import DownloadError, download_stage; config = DownloadConfig.model_validate_json(sys.argv[3]); "
+        "from pipeline.download import download_stage; config = DownloadConfig.model_validate_json(sys.argv[3]); "
         "download_stage(Path(sys.argv[4])).run([UPath(sys.argv[1])], UPath(sys.argv[2]), config)"
     )
     arguments = [str(part), str(tmp_path / "out"), settings.model_dump_json(), str(tmp_path / "cache")]
