@@ -35,12 +35,10 @@ from pipeline.config import DownloadConfig
 from pipeline.jpeg import is_cut_off
 from pipeline.polite_hosts import PoliteHosts
 from pipeline.sources.robots import RobotsRules, directives, opt_out, product_token
-from pipeline.tdm_rules import TDM_FILE, TDM_HEADER, TDM_RESERVED, TdmRules
+from pipeline.tdm_rules import MAX_TDM_BYTES, NO_TDM_RULES, TDM_FILE, TDM_HEADER, TDM_RESERVED, TdmRules
 
 MAX_ROBOTS_BYTES = 1 << 20  # RFC 9309, 2.5, asks for at least 500 KiB
 MAX_ROBOTS_REDIRECTS = 5  # RFC 9309, 2.3.1.2
-MAX_TDM_BYTES = 1 << 20
-NO_TDM_RULES = TdmRules(b"[]")
 DNS_CACHE_S = 600
 KEEP_ALIVE_S = 5
 
@@ -236,6 +234,7 @@ class PoliteFetcher:
                 return FetchError(f"http_{response.status}", "the answer at robots.txt")
             return RobotsRules(response.status, await _read_up_to(response, MAX_ROBOTS_BYTES), self._token)
 
+        rules: RobotsRules | FetchError
         try:
             rules = await self._follow(f"{origin}robots.txt", read, _as_it_is, MAX_ROBOTS_REDIRECTS, is_image=False)
         except FetchError as error:

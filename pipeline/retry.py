@@ -58,9 +58,14 @@ def _retry(sources: Sequence[UPath], out: Path, config: RetryConfig, cache_folde
         time.sleep(wait_s(config, max((seconds for seconds in asked if seconds is not None), default=0)))
     part, cache = f"{selected.parent.name}/{selected.name}", cache_file(cache_folder, sources, config)
     counts = fetch_requests(part, work, rows, out, hashes, config.download, cache)
-    tables = {"selected": selected / SELECTED_FILE, "results": earlier / RESULTS_FILE}
-    answered = [row["url"] for row in query_rows("answered_hosts", **tables, most=HOSTS_TO_TRY)] if rows else []
-    refuse_silence(part, counts, answered, config.download)
+    hosts = query_rows(
+        "answered_hosts",
+        QueryConfig(),
+        selected=selected / SELECTED_FILE,
+        results=earlier / RESULTS_FILE,
+        most=HOSTS_TO_TRY,
+    )
+    refuse_silence(part, counts, [host["url"] for host in hosts], config.download)
     shutil.rmtree(work)
     return counts
 

@@ -8,6 +8,7 @@ import string
 from typing import Any
 from urllib.parse import urlsplit
 
+MAX_TDM_BYTES = 1 << 20
 TDM_FILE = ".well-known/tdmrep.json"
 TDM_HEADER = "tdm-reservation"
 TDM_RESERVED = "1"
@@ -76,3 +77,6 @@ def _plain_one(match: re.Match[str]) -> str:
         return "".join(f"%{byte:02X}" for byte in text.encode("utf-8", "surrogatepass"))
     char = chr(int(text[1:], 16))
     return char if char in _UNRESERVED else text.upper()
+
+
+NO_TDM_RULES = TdmRules(b"[]")
