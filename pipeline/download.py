@@ -35,6 +35,8 @@ BACKENDS = {"img2dataset": "pipeline.fetch_part", "native": "pipeline.native_fet
 OK = "ok"
 POLL_S = 0.1
 LOG_TAIL_CHARS = 2_000
+FULL_DISK_MARKS = ("No space left on device", "database or disk is full")  # of the system, and of SQLite
+FULL_DISK_BYTES = 1 << 20
 
 FETCHED_SCHEMA = pa.schema(
     {
@@ -142,9 +144,7 @@ def _run_backend(part: str, spec: FetchSpec) -> None:
             "run again; if it stays too slow, raise download.part_deadline_s or lower download.rows_per_part",
         )
     if process.returncode != 0:
-        raise DownloadError(
-            part, f"{spec.config.backend} ended with status {process.returncode}", f"run again; {_tail(log)}"
-        )
+        raise _broken(part, log, f"{spec.config.backend} ended with status {process.returncode}")
 
 
 def _environment(config: DownloadConfig) -> dict[str, str]:
@@ -180,7 +180,7 @@ def _check_books(part: str, spec: FetchSpec) -> None:
     try:
         images = sum(1 for tar in _tars(fetched) for _ in _image_members(tar))
     except tarfile.TarError as error:
-        raise DownloadError(part, f"a tar is not whole: {error}", f"is the disk full? {_tail(log)}") from error
+        raise _broken(part, log, f"a tar is not whole: {error}") from error
     statuses = _fetched_table(fetched)["status"].to_pylist()
     told = {
         "rows counted": sum(each["count"] for each in stats),
@@ -190,9 +190,7 @@ def _check_books(part: str, spec: FetchSpec) -> None:
         "images in the tars": images,
     }
     if list(told.values()) != [spec.rows, spec.rows, successes, successes, successes]:
-        raise DownloadError(
-            part, f"{spec.config.backend} lost some of {spec.rows} rows: {told}", f"is the disk full? {_tail(log)}"
-        )
+        raise _broken(part, log, f"{spec.config.backend} lost some of {spec.rows} rows: {told}")
     if successes and spec.config.backend == "img2dataset" and not fetched.with_name(OPENER_USED_FILE).exists():
         raise DownloadError(
             part,
@@ -243,6 +241,9 @@ def _fetched_table(folder: Path) -> pa.Table:
     return pa.concat_tables([FETCHED_SCHEMA.empty_table(), *(table.cast(FETCHED_SCHEMA) for table in tables)])
 
 
-def _tail(log: Path) -> str:
+def _broken(part: str, log: Path, problem: str) -> DownloadError:
+    """The error of a backend that broke off. A full disk is told as such, for it may have had no room for its own log."""
     text = log.read_text(encoding="utf-8", errors="replace").strip()
-    return f"the end of its log: {text[-LOG_TAIL_CHARS:] or '(empty)'}"
+    if any(mark in text for mark in FULL_DISK_MARKS) or shutil.disk_usage(log.parent).free < FULL_DISK_BYTES:
+        return DownloadError(part, "the disk is full", "make room, then run the same command again")
+    return DownloadError(part, problem, f"run again; the end of its log: {text[-LOG_TAIL_CHARS:] or '(empty)'}")

@@ -495,7 +495,12 @@ def test_lost_rows_are_an_error(tmp_path: Path) -> None:
     spec.out.mkdir()
     (tmp_path / "fetch.log").write_text("OSError: No space left on device")
     (spec.out / "00000_stats.json").write_text('{"count": 2, "successes": 1}')
-    with pytest.raises(DownloadError, match=r"lost .*No space left"):
+    with pytest.raises(DownloadError, match=r"the disk is full; make room, then run the same command again$"):
+        download_module._check_books("downloads/part-00000", spec)
+    (tmp_path / "fetch.log").write_text("a worker was killed")
+    with pytest.raises(
+        DownloadError, match=r"img2dataset lost some of 2 rows: .*; run again; .*: a worker was killed$"
+    ):
         download_module._check_books("downloads/part-00000", spec)
 
 
