@@ -26,6 +26,7 @@ from flows.image_steps import (
     judge_images,
     pack_shards,
     require_evaluation_sets,
+    require_face_boxes,
     require_scores,
 )
 from flows.recipes import tiny
@@ -71,6 +72,7 @@ def build_dataset(
     with only_writer(data.root), sources_served(config, space) as config:
         require_evaluation_sets(config, space)
         require_scores(config)
+        require_face_boxes(config)
         rows = find_rows(config, space, data)
         funnel.add("sources", rows)
         pairs = describe_pairs(config, rows, data)

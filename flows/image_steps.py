@@ -17,6 +17,7 @@ from pipeline.stage import StageResult, prune_parts
 
 if TYPE_CHECKING:
     from pipeline.evaluation_images import EvaluationSet
+    from pipeline.face_boxes import FaceBoxesConfig
     from pipeline.image_scores import ImageScoresConfig
 
 
@@ -113,6 +114,15 @@ def require_scores(config: BuildDatasetConfig) -> list[ImageScoresConfig]:
     return [plan(config.images, config.query)]
 
 
+def require_face_boxes(config: BuildDatasetConfig) -> list[FaceBoxesConfig]:
+    """The files of boxes to blur, if there are any; asked before the work that ends in a need for them."""
+    if not config.images.face_boxes:
+        return []
+    from pipeline.face_boxes import plan
+
+    return [plan(config.images)]
+
+
 def find_taken_down(
     config: BuildDatasetConfig, images: StageResult, selected: StageResult, space: Workspace, data: DatasetFolders
 ) -> StageResult:
@@ -133,10 +143,13 @@ def pack_shards(
     data: DatasetFolders,
 ) -> StageResult:
     """The kept images as WebDataset shards."""
+    from pipeline.face_boxes import FACE_BOXES
     from pipeline.shards import SHARDS, ShardsConfig
 
     settings = ShardsConfig(config=config, funnel=funnel.told())
-    sources = [images.out, taken_down.out, *folders(downloads)]
+    plans = require_face_boxes(config)
+    boxes = [run_whole("face boxes", partial(FACE_BOXES.run, (), data.whole("face_boxes"), plan)) for plan in plans]
+    sources = [images.out, taken_down.out, *folders(downloads), *folders(boxes)]
     return run_whole("shards", partial(SHARDS.run, sources, data.shards, settings))
 
 
@@ -151,5 +164,8 @@ def draw_pictures(
     """Some images of the shards, and some duplicates beside what stands for them, for the card."""
     from pipeline.pictures import PICTURES, PicturesConfig
 
-    sources, chosen = [shards.out, images.out, taken_down.out, *folders(downloads)], PicturesConfig(query=config.query)
+    sources, chosen = (
+        [shards.out, images.out, taken_down.out, *folders(downloads)],
+        PicturesConfig.of(config, config.query),
+    )
     return run_whole("pictures", partial(PICTURES.run, sources, data.whole("pictures"), chosen))

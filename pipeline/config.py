@@ -217,6 +217,11 @@ class ImageConfig(Settings):
     min_aesthetic: float | None = Field(None, description="Least aesthetic score kept")
     min_clip: float | None = Field(None, description="Least CLIP score kept (LAION-400M, ViT-B/32: 0.3)")
     scores_required: bool = Field(False, description="Drop images that no file of scores knows")
+    face_boxes: tuple[str, ...] = Field(
+        (),
+        description="Parquet or CSV files with a column pair_id or sha256 (of the image as downloaded) and left, top, right, "
+        "bottom as shares of width and height, 0 to 1: what is blurred in the shards; * matches many files",
+    )
     evaluation_sets: tuple[str, ...] = Field(
         (),
         description="Names or folders of evaluation sets, SET/test/*.tar or images; training images with the same bytes are "

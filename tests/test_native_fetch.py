@@ -453,18 +453,22 @@ def test_the_flow_tries_again_later_and_takes_the_last_result(host: str, tmp_pat
     lines = [f"{host}/{name}.jpg,A picture of the {name} thing" for name in names]
     (tmp_path / "pairs.csv").write_text("\n".join(["url,caption", *lines]))
     (tmp_path / "known.txt").write_text(hashlib.md5(known).hexdigest())
+    good = hashlib.sha256(picture(90, 80, seed=sum(b"/good.jpg"))).hexdigest()
+    (tmp_path / "faces.csv").write_text(f"sha256,left,top,right,bottom\n{good},0,0,0.5,0.5\n{good[::-1]},0,0,1,1\n")
     dataset = BuildDatasetConfig(
         name="late",
         source=SourceConfig(kind="url_list", url_list=UrlListConfig(paths=(str(tmp_path / "pairs.csv"),))),
         curate=CurateConfig(languages=()),
         download=config(rows_per_part=4, retries=0, retry_wait_s=0, block_hashes=[str(tmp_path / "known.txt")]),
-        images=ImageConfig(min_side_px=16, min_bytes=1),
+        images=ImageConfig(min_side_px=16, min_bytes=1, face_boxes=(str(tmp_path / "faces.csv"),)),
         shards=ShardConfig(val_share=0),
     )
     shards = Path(build_dataset(dataset, str(tmp_path / "workspace")))
     packed = pq.read_table(shards / "train" / "samples.parquet")["url"].to_pylist()
     assert {url.rsplit("/", 1)[1].removesuffix(".jpg") for url in packed} == set(names) - {"dead", "known"}
-    funnel = {stage["stage"]: stage for stage in json.loads((shards / "manifest.json").read_text())["funnel"]}
+    manifest = json.loads((shards / "manifest.json").read_text())
+    assert manifest["face_boxes"] == {"boxes": 2, "boxes_without_sample": 1, "samples": 1}
+    funnel = {stage["stage"]: stage for stage in manifest["funnel"]}
     assert funnel["download"]["rows_in"] == len(names) and funnel["download"]["rows_kept"] == len(names) - 2
     assert funnel["download"]["dropped"] == {"blocked_hash": 1, "http_500": 1}
     asked = {path: len(times) for path, times in Host.times.items()}
