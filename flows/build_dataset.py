@@ -7,21 +7,31 @@ the same command goes on from there.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import Any, Literal
 
 from prefect import flow, get_run_logger
-from pydantic import BaseModel
 from upath import UPath
 
 from flows.artifacts import publish_card, publish_funnel
 from flows.funnel import Funnel
+from flows.image_steps import (
+    cut_parts,
+    download_parts,
+    draw_pictures,
+    find_taken_down,
+    judge_images,
+    pack_shards,
+    require_evaluation_sets,
+    require_face_boxes,
+    require_scores,
+)
 from flows.recipes import tiny
 from flows.runner import part_runner
-from flows.tasks import ErrorBudget, run_parts, run_whole
+from flows.tasks import ErrorBudget, folders, run_stage, run_whole
 from flows.tiny_web import serving
 from flows.workspace import DatasetFolders, Workspace, only_writer
 from pipeline.config import BuildDatasetConfig
@@ -30,13 +40,6 @@ from pipeline.settings import Settings
 from pipeline.sources.config import SourceConfig
 from pipeline.stage import Stage, StageResult, prune_parts, read_record
 from pipeline.tiny_web.config import TinyWebConfig
-
-if TYPE_CHECKING:
-    from pipeline.evaluation_images import EvaluationSet
-    from pipeline.image_scores import ImageScoresConfig
-
-ConfigT = TypeVar("ConfigT", bound=BaseModel)
-StageRun = Callable[[], StageResult]
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,7 @@ def build_dataset(
     with only_writer(data.root), sources_served(config, space) as config:
         require_evaluation_sets(config, space)
         require_scores(config)
+        require_face_boxes(config)
         rows = find_rows(config, space, data)
         funnel.add("sources", rows)
         pairs = describe_pairs(config, rows, data)
@@ -132,7 +136,7 @@ def find_rows(config: BuildDatasetConfig, space: Workspace, data: DatasetFolders
     if source.kind in ("tiny_web", "site_crawl"):
         return crawl_sites(config, space, data)
     stage, parts = listed(source)
-    return _parts(
+    return run_stage(
         f"read {source.kind}", stage, [((), part) for part in parts], data, "rows", failed_sources(source, data)
     )
 
@@ -188,7 +192,7 @@ def crawl_sites(config: BuildDatasetConfig, space: Workspace, data: DatasetFolde
         cache, sources = cache / truth.record.digest[:16], [truth.out]
     sites = plan(config.source.site_crawl)
     work = [(sources, site) for site in sites]
-    return _parts("crawl", site_crawl_stage(cache), work, data, "rows", failed_sources(config.source, data))
+    return run_stage("crawl", site_crawl_stage(cache), work, data, "rows", failed_sources(config.source, data))
 
 
 def describe_pairs(config: BuildDatasetConfig, rows: Sequence[StageResult], data: DatasetFolders) -> list[StageResult]:
@@ -196,7 +200,7 @@ def describe_pairs(config: BuildDatasetConfig, rows: Sequence[StageResult], data
     from pipeline.pairs import PAIRS, PairsConfig
 
     work = [([part.out], PairsConfig(part=number, mask_pii=config.curate.mask_pii)) for number, part in enumerate(rows)]
-    return _parts("pairs", PAIRS, work, data, "pairs")
+    return run_stage("pairs", PAIRS, work, data, "pairs")
 
 
 def block_pairs(config: BuildDatasetConfig, pairs: Sequence[StageResult], data: DatasetFolders) -> list[StageResult]:
@@ -209,7 +213,7 @@ def block_pairs(config: BuildDatasetConfig, pairs: Sequence[StageResult], data: 
     wanted = plan(config.block, config.query)
     lists = run_whole("block lists", partial(BLOCK_LISTS.run, (), data.whole("block_lists"), wanted))
     hit = BlockedConfig.of(config.block, config.query)
-    return _parts("block", BLOCKED, [([part.out, lists.out], hit) for part in pairs], data, "blocked")
+    return run_stage("block", BLOCKED, [([part.out, lists.out], hit) for part in pairs], data, "blocked")
 
 
 def judge_pairs(
@@ -225,13 +229,13 @@ def judge_pairs(
 
     rules = RulesConfig.of(config.curate, config.query)
     both = zip(pairs, blocked, strict=True) if blocked else zip(pairs, strict=True)
-    ruled = _parts("rules", RULES, [(_folders(parts), rules) for parts in both], data, "rules")
+    ruled = run_stage("rules", RULES, [(folders(parts), rules) for parts in both], data, "rules")
     count = bucket_count(config, ruled)
     buckets = [RepeatsConfig.of(config.curate, config.query, number, count) for number in range(count)]
-    repeats = _parts("repeats", REPEATS, [(_folders(ruled), bucket) for bucket in buckets], data, "repeats")
+    repeats = run_stage("repeats", REPEATS, [(folders(ruled), bucket) for bucket in buckets], data, "repeats")
     verdicts = PairVerdictsConfig(query=config.query)
-    work = [([part.out, *_folders(repeats)], verdicts) for part in ruled]
-    return _parts("verdicts", PAIR_VERDICTS, work, data, "verdicts")
+    work = [([part.out, *folders(repeats)], verdicts) for part in ruled]
+    return run_stage("verdicts", PAIR_VERDICTS, work, data, "verdicts")
 
 
 def bucket_count(config: BuildDatasetConfig, parts: Sequence[StageResult]) -> int:
@@ -266,10 +270,10 @@ def balance_pairs(
         )
     index = run_whole("query index", partial(QUERY_INDEX.run, [queries], data.whole("query_index"), match))
     both = zip(verdicts, pairs, strict=True)
-    captions = _parts("captions", KEPT_CAPTIONS, [(_folders(parts), match) for parts in both], data, "captions")
-    matches = _parts("match", MATCHES, [([index.out, part.out], match) for part in captions], data, "matches")
+    captions = run_stage("captions", KEPT_CAPTIONS, [(folders(parts), match) for parts in both], data, "captions")
+    matches = run_stage("match", MATCHES, [([index.out, part.out], match) for part in captions], data, "matches")
     funnel.add("matching", matches)
-    sources = [queries, *_folders(matches)]
+    sources = [queries, *folders(matches)]
     counts = run_whole("query counts", partial(MATCH_COUNTS.run, sources, data.whole("query_counts"), match))
 
     # Drawing is done pair by pair, so part by part; the paper's cap ranks all pairs of a query, so query by query.
@@ -278,17 +282,17 @@ def balance_pairs(
     buckets = [BalanceBucket(balance=balance, number=number, buckets=count) for number in range(count)]
     is_cap = balance.mode == "cap"
     if is_cap:
-        work = [([counts.out, *_folders(matches)], bucket) for bucket in buckets]
+        work = [([counts.out, *folders(matches)], bucket) for bucket in buckets]
     else:
         work = [([counts.out, part.out], whole) for part in matches]
-    entries = _parts("entries", BALANCE_ENTRIES, work, data, "entries")
-    sources = [counts.out, *(_folders(entries) if balance.wanted_pairs is not None else [])]
+    entries = run_stage("entries", BALANCE_ENTRIES, work, data, "entries")
+    sources = [counts.out, *(folders(entries) if balance.wanted_pairs is not None else [])]
     threshold = run_whole("threshold", partial(BALANCE_THRESHOLD.run, sources, data.whole("threshold"), balance))
     if is_cap:
-        work = [([threshold.out, counts.out, *_folders(entries)], bucket) for bucket in buckets]
+        work = [([threshold.out, counts.out, *folders(entries)], bucket) for bucket in buckets]
     else:
         work = [([threshold.out, counts.out, part.out], whole) for part in entries]
-    balanced = _parts("balance", BALANCED, work, data, "balanced")
+    balanced = run_stage("balance", BALANCED, work, data, "balanced")
     funnel.add("balancing", balanced)
     return Balanced(balanced, [counts.out, threshold.out])
 
@@ -308,28 +312,13 @@ def select_pairs(
         choice = BalancedSelectionConfig(
             pairs_parts=len(pairs), max_pairs=curate.max_pairs, seed=curate.seed, query=config.query
         )
-        sources = [*_folders(verdicts), *_folders(pairs), *_folders(balanced)]
+        sources = [*folders(verdicts), *folders(pairs), *folders(balanced)]
         return run_whole("selection", partial(BALANCED_SELECTION.run, sources, data.whole("selected"), choice))
     from pipeline.selection import SELECTED, SelectionConfig
 
     rules = SelectionConfig(curate=config.curate, query=config.query)
-    sources = [*_folders(verdicts), *_folders(pairs)]
+    sources = [*folders(verdicts), *folders(pairs)]
     return run_whole("selection", partial(SELECTED.run, sources, data.whole("selected"), rules))
-
-
-def draw_pictures(
-    config: BuildDatasetConfig,
-    shards: StageResult,
-    images: StageResult,
-    taken_down: StageResult,
-    downloads: Sequence[StageResult],
-    data: DatasetFolders,
-) -> StageResult:
-    """Some images of the shards, and some duplicates beside what stands for them, for the card."""
-    from pipeline.pictures import PICTURES, PicturesConfig
-
-    sources, chosen = [shards.out, images.out, taken_down.out, *_folders(downloads)], PicturesConfig(query=config.query)
-    return run_whole("pictures", partial(PICTURES.run, sources, data.whole("pictures"), chosen))
 
 
 def describe_dataset(
@@ -346,7 +335,7 @@ def describe_dataset(
     from pipeline.card import CARD, CardConfig, read_markdown
 
     counted = AuditConfig(preset=config.curate.preset, query=config.query)
-    sources = [*_folders(verdicts), *_folders(pairs)]
+    sources = [*folders(verdicts), *folders(pairs)]
     audits = [run_whole("audit", partial(AUDIT.run, sources, data.whole("audit"), counted))]
     if balanced.told:
         curve = QueryAuditConfig(query=config.query)
@@ -354,139 +343,6 @@ def describe_dataset(
             run_whole("query audit", partial(QUERY_AUDIT.run, balanced.told, data.whole("query_audit"), curve))
         )
     told = CardConfig(config=config, funnel=funnel.told())
-    sources = [*_folders(audits), *_folders(packed)]
+    sources = [*folders(audits), *folders(packed)]
     card = run_whole("card", partial(CARD.run, sources, data.whole("card"), told))
     publish_card(config.name, read_markdown(card.out))
-
-
-def cut_parts(config: BuildDatasetConfig, selected: StageResult, data: DatasetFolders) -> list[StageResult]:
-    """The selection in parts for download."""
-    from pipeline.selection import SELECTED_PART, PartConfig
-
-    rows = config.download.rows_per_part
-    numbers = range(-(-selected.counts.rows_kept // rows))
-    work = [([selected.out], PartConfig(number=number, rows_per_part=rows)) for number in numbers]
-    return _parts("cut", SELECTED_PART, work, data, "parts")
-
-
-def download_parts(
-    config: BuildDatasetConfig, parts: Sequence[StageResult], funnel: Funnel, space: Workspace, data: DatasetFolders
-) -> list[StageResult]:
-    """The images of each part; then, part by part again, those of each later pass over the rows that failed."""
-    from pipeline.config import MOST_RETRY_PASSES
-    from pipeline.download import download_stage
-    from pipeline.retry import RetryConfig, final_counts, retry_stage
-
-    hashes = block_hashes(config, data)
-    first = [([part.out, *hashes], config.download) for part in parts]
-    passes = [_parts("download", download_stage(space.image_cache), first, data, data.download_pass(0))]
-    for number in range(1, config.download.retry_passes + 1):
-        again = RetryConfig(download=config.download, number=number)
-        both = zip(parts, passes[-1], strict=True)
-        work = [([part.out, earlier.out, *hashes], again) for part, earlier in both]
-        passes.append(_parts(f"retry {number}", retry_stage(space.image_cache), work, data, data.download_pass(number)))
-    for number in range(config.download.retry_passes + 1, MOST_RETRY_PASSES + 1):
-        prune_parts(data.whole(data.download_pass(number)), [])
-    downloads = [part for parts_of_pass in passes for part in parts_of_pass]
-    counts = final_counts([[part.counts for part in parts_of_pass] for parts_of_pass in passes])
-    funnel.tell("download", counts, " (done before)" if all(part.was_done for part in downloads) else "")
-    return downloads
-
-
-def block_hashes(config: BuildDatasetConfig, data: DatasetFolders) -> list[UPath]:
-    """The hashes of images that must not be kept, in one folder; none without a list."""
-    from pipeline.blocked_hashes import BLOCK_HASHES, plan_hashes
-
-    if not config.download.block_hashes:
-        return []
-    wanted = plan_hashes(config.download.block_hashes, config.query)
-    return [run_whole("block hashes", partial(BLOCK_HASHES.run, (), data.whole("block_hashes"), wanted)).out]
-
-
-def judge_images(
-    config: BuildDatasetConfig,
-    parts: Sequence[StageResult],
-    downloads: Sequence[StageResult],
-    space: Workspace,
-    data: DatasetFolders,
-) -> StageResult:
-    """One verdict per selected pair, now that its image is known."""
-    from pipeline.evaluation_images import EVALUATION_HASHES, EvaluationSetFiles
-    from pipeline.image_facts import IMAGE_FACTS
-    from pipeline.image_scores import IMAGE_SCORES
-    from pipeline.images import IMAGE_VERDICTS, ImageVerdictsConfig, image_sources
-
-    work = [([part.out], Settings()) for part in downloads]
-    facts = _parts("image facts", IMAGE_FACTS, work, data, "image_facts")
-    sets = require_evaluation_sets(config, space)
-    hashed = [(found.files, EvaluationSetFiles.of(found)) for found in sets]
-    hashes = _parts("evaluation hashes", EVALUATION_HASHES, hashed, data, "evaluation_hashes")
-    plans = require_scores(config)
-    scores = [run_whole("scores", partial(IMAGE_SCORES.run, (), data.whole("image_scores"), plan)) for plan in plans]
-    sources = image_sources(_folders(parts), _folders(downloads), _folders(facts), _folders(hashes), _folders(scores))
-    rules = ImageVerdictsConfig(
-        preset=config.curate.preset, images=config.images, retry_passes=config.download.retry_passes, query=config.query
-    )
-    return run_whole("images", partial(IMAGE_VERDICTS.run, sources, data.whole("image_verdicts"), rules))
-
-
-def require_evaluation_sets(config: BuildDatasetConfig, space: Workspace) -> list[EvaluationSet]:
-    """The evaluation sets to keep out; asked before the work that ends in a need for them."""
-    from pipeline.evaluation_images import find_evaluation_sets
-
-    return find_evaluation_sets([str(space.evaluation_set(name)) for name in config.images.evaluation_sets])
-
-
-def require_scores(config: BuildDatasetConfig) -> list[ImageScoresConfig]:
-    """What to do with the scores of images, if there are any; asked before the work that ends in a need for them."""
-    if not config.images.scores:
-        return []
-    from pipeline.image_scores import plan
-
-    return [plan(config.images, config.query)]
-
-
-def find_taken_down(
-    config: BuildDatasetConfig, images: StageResult, selected: StageResult, space: Workspace, data: DatasetFolders
-) -> StageResult:
-    """Which of the pairs `wit takedown` was asked to keep out, for whatever data set."""
-    from pipeline.tombstones import TAKEN_DOWN, TakenDownConfig
-
-    tombstones = [space.tombstones] if space.tombstones.exists() else []
-    sources, query = [images.out, selected.out, *tombstones], TakenDownConfig(query=config.query)
-    return run_whole("take-downs", partial(TAKEN_DOWN.run, sources, data.whole("taken_down"), query))
-
-
-def pack_shards(
-    config: BuildDatasetConfig,
-    images: StageResult,
-    taken_down: StageResult,
-    downloads: Sequence[StageResult],
-    funnel: Funnel,
-    data: DatasetFolders,
-) -> StageResult:
-    """The kept images as WebDataset shards."""
-    from pipeline.shards import SHARDS, ShardsConfig
-
-    settings = ShardsConfig(config=config, funnel=funnel.told())
-    sources = [images.out, taken_down.out, *_folders(downloads)]
-    return run_whole("shards", partial(SHARDS.run, sources, data.shards, settings))
-
-
-def _parts(
-    label: str,
-    stage: Stage[ConfigT],
-    work: Sequence[tuple[Sequence[UPath], ConfigT]],
-    data: DatasetFolders,
-    folder: str,
-    budget: ErrorBudget | None = None,
-) -> list[StageResult]:
-    """Run a stage part by part; parts that an earlier configuration left are removed."""
-    outs = [data.part(folder, number) for number in range(len(work))]
-    prune_parts(data.whole(folder), outs)
-    runs = [partial(stage.run, sources, out, config) for (sources, config), out in zip(work, outs, strict=True)]
-    return run_parts(label, runs, budget)
-
-
-def _folders(results: Sequence[StageResult]) -> list[UPath]:
-    return [result.out for result in results]

@@ -52,9 +52,10 @@ def _tell_card(data: DatasetFolders, query: QueryConfig) -> None:
     card = read_record(data.whole("card"))
     if card is not None:
         shown = [data.shards, data.whole("image_verdicts"), data.whole("taken_down"), *data.all_downloads()]
-        PICTURES.run(shown, data.whole("pictures"), PicturesConfig(query=query))
+        told_before = CardConfig.model_validate(card.config)
+        PICTURES.run(shown, data.whole("pictures"), PicturesConfig.of(told_before.config, query))
         # In the order of the build, so that it finds the card done.
         audits = [data.whole(stage) for stage in ("audit", "query_audit")]
         told = [*audits, data.whole("taken_down"), data.shards, data.whole("pictures")]
         sources = [folder for folder in told if read_record(folder) is not None]
-        CARD.run(sources, data.whole("card"), CardConfig.model_validate(card.config))
+        CARD.run(sources, data.whole("card"), told_before)

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 from prefect.futures import PrefectFuture, wait
 from prefect.states import Completed
+from pydantic import BaseModel
+from upath import UPath
 
+from flows.workspace import DatasetFolders
 from pipeline.errors import InputError, UnreachableError, WorkError
-from pipeline.stage import StageResult
+from pipeline.stage import Stage, StageResult, prune_parts
+
+ConfigT = TypeVar("ConfigT", bound=BaseModel)
 
 ALREADY_DONE = "AlreadyDone"
 
@@ -98,9 +104,29 @@ def run_parts(
     return [results[number] for number in range(len(runs))]
 
 
+def run_stage(
+    label: str,
+    stage: Stage[ConfigT],
+    work: Sequence[tuple[Sequence[UPath], ConfigT]],
+    data: DatasetFolders,
+    folder: str,
+    budget: ErrorBudget | None = None,
+) -> list[StageResult]:
+    """Run a stage part by part; parts that an earlier configuration left are removed."""
+    outs = [data.part(folder, number) for number in range(len(work))]
+    prune_parts(data.whole(folder), outs)
+    runs = [partial(stage.run, sources, out, config) for (sources, config), out in zip(work, outs, strict=True)]
+    return run_parts(label, runs, budget)
+
+
 def run_whole(label: str, run: Callable[[], StageResult]) -> StageResult:
     """Run a stage that is one piece of work."""
     return run_parts(label, [run])[0]
+
+
+def folders(results: Sequence[StageResult]) -> list[UPath]:
+    """Where they lie."""
+    return [result.out for result in results]
 
 
 def _raise_failures(label: str, failures: dict[int, Exception], parts: int, budget: ErrorBudget | None) -> None:

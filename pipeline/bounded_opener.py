@@ -31,6 +31,7 @@ from pipeline.addresses import is_public
 from pipeline.config import DownloadConfig
 from pipeline.jpeg import is_cut_off
 from pipeline.sources.robots import retry_after_s
+from pipeline.tdm_rules import TDM_HEADER, TDM_RESERVED
 
 CHUNK_BYTES = 1 << 18
 CACHED_HOSTS = 65_536
@@ -41,6 +42,7 @@ PASSING_STATUSES = frozenset({408, 425, 429})
 PASSING_REASONS = frozenset({"timeout", "dns", "connection", "fetch_failed"})
 # Neither the URL nor the hash: what is on such a list is told by no log.
 BLOCKED_HASH = ("blocked_hash", "its bytes are on a list of download.block_hashes")
+TDM_HEADER_SAYS_SO = ("tdm_reserved", f"the header {TDM_HEADER}")
 
 Address = tuple[socket.AddressFamily, Any]
 
@@ -276,6 +278,9 @@ class BoundedOpener(urllib.request.OpenerDirector):
         if not 200 <= response.status < 300:
             response.close()
             raise refusal(response.status, response.headers.get("Retry-After"))
+        if self._config.obey_tdm_reservations and response.headers.get(TDM_HEADER, "").strip() == TDM_RESERVED:
+            response.close()
+            raise FetchError(*TDM_HEADER_SAYS_SO)
         return response
 
     def _get(self, url: SplitResult, deadline: Deadline) -> http.client.HTTPResponse:

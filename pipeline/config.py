@@ -74,7 +74,9 @@ class CurateConfig(Settings):
         1_000, ge=1, description="An image URL with more distinct captions than this is dropped (ALIGN: 1000)"
     )
     obey_opt_out: bool = Field(
-        True, description="Drop pairs of pages that opt out (noai, noimageai, noindex, noimageindex, noml)"
+        True,
+        description="Drop pairs of pages that opt out (noai, noimageai, noindex, noimageindex, noml), and images whose own XMP "
+        "does (plus:DataMining, tdm:reservation)",
     )
     mask_pii: bool = Field(
         True, description="Put <email>, <phone>, <card> and <ip> in the place of such data in captions"
@@ -164,6 +166,11 @@ class DownloadConfig(Settings):
         description="Our name in an X-Robots-Tag that speaks to one agent only",
     )
     obey_robots: bool = Field(True, description="Obey robots.txt; native only, img2dataset reads none")
+    obey_tdm_reservations: bool = Field(
+        True,
+        description="Obey reservations of text and data mining: the header tdm-reservation and, native only, the host's "
+        "/.well-known/tdmrep.json",
+    )
     connections_per_host: int = Field(
         6, ge=1, description="Connections that a host has at most; native only", json_schema_extra=SPEED_ONLY
     )
@@ -210,6 +217,11 @@ class ImageConfig(Settings):
     min_aesthetic: float | None = Field(None, description="Least aesthetic score kept")
     min_clip: float | None = Field(None, description="Least CLIP score kept (LAION-400M, ViT-B/32: 0.3)")
     scores_required: bool = Field(False, description="Drop images that no file of scores knows")
+    face_boxes: tuple[str, ...] = Field(
+        (),
+        description="Parquet or CSV files with a column pair_id or sha256 (of the image as downloaded) and left, top, right, "
+        "bottom as shares of width and height, 0 to 1: what is blurred in the shards; * matches many files",
+    )
     evaluation_sets: tuple[str, ...] = Field(
         (),
         description="Names or folders of evaluation sets, SET/test/*.tar or images; training images with the same bytes are "

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tarfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -20,12 +20,11 @@ import pyarrow.parquet as pq
 from upath import UPath
 
 from pipeline.blocked_hashes import local_hashes
-from pipeline.bounded_opener import FetchError
 from pipeline.config import DownloadConfig
-from pipeline.errors import WorkError
 from pipeline.fetch_cache import CachedStage, cache_file
 from pipeline.fetch_part import OPENER_USED_FILE, FetchSpec
 from pipeline.originals import read_originals
+from pipeline.outages import DownloadError, refuse_outage
 from pipeline.query import QueryConfig, query_to_parquet
 from pipeline.selection import SELECTED_FILE
 from pipeline.stage import Counts, Stage
@@ -36,19 +35,8 @@ BACKENDS = {"img2dataset": "pipeline.fetch_part", "native": "pipeline.native_fet
 OK = "ok"
 POLL_S = 0.1
 LOG_TAIL_CHARS = 2_000
-OUTAGE_MIN_ROWS = 20
-OUTAGE_MIN_UNANSWERED = 5
-UNASKED_REASONS = ("private_address",)  # refused by us before the host was spoken to
-REMEDIES = {
-    "dns": "host names do not resolve: check the network, lower download.threads, or run a caching resolver",
-    "connection": "check this machine's network and firewall",
-    "timeout": "check the network; lower download.threads or raise download.timeout_s",
-    "private_address": "the URLs lead into a private network: set download.allow_private_addresses if that is meant",
-    "http_429": "the hosts ask to slow down: lower download.threads and wait",
-}
-PASSING_REMEDY = "the hosts do not answer as they should: wait, or lower download.threads"
-GIVE_UP = "then run again; if the hosts are gone for good, set download.max_failed_share to 1"
-OTHER_REMEDY = "look at the URLs; if the list is really that old, raise download.max_failed_share"
+FULL_DISK_MARKS = ("No space left on device", "database or disk is full")  # of the system, and of SQLite
+FULL_DISK_BYTES = 1 << 20
 
 FETCHED_SCHEMA = pa.schema(
     {
@@ -68,13 +56,6 @@ MEMBERS_SCHEMA = pa.schema(
 )
 
 
-class DownloadError(WorkError):
-    """A part that failed as a whole; nothing of it is kept, and another try may succeed."""
-
-    def __init__(self, part: str, problem: str, remedy: str) -> None:
-        super().__init__(f"download of {part}: {problem}; {remedy}")
-
-
 def _download(sources: Sequence[UPath], out: Path, config: DownloadConfig, cache_folder: Path) -> Counts:
     """`out` gets the tars of the backend and `results.parquet`, one row per pair.
 
@@ -87,7 +68,7 @@ def _download(sources: Sequence[UPath], out: Path, config: DownloadConfig, cache
     rows = query_to_parquet("fetch_requests", requests, QueryConfig(), selected=selected / SELECTED_FILE)
     cache = cache_file(cache_folder, sources, config)
     counts = fetch_requests(part, work, rows, out, hashes, config, cache)
-    _refuse_outage(part, counts, config)
+    refuse_outage(part, counts, config)
     shutil.rmtree(work)
     return counts
 
@@ -98,7 +79,7 @@ def download_stage(cache_folder: Path) -> Stage[DownloadConfig]:
         "download",
         partial(_download, cache_folder=cache_folder),
         sql=("fetch_requests", "download_results"),
-        version=3,
+        version=4,
         cache_folder=cache_folder,
     )
 
@@ -163,9 +144,7 @@ def _run_backend(part: str, spec: FetchSpec) -> None:
             "run again; if it stays too slow, raise download.part_deadline_s or lower download.rows_per_part",
         )
     if process.returncode != 0:
-        raise DownloadError(
-            part, f"{spec.config.backend} ended with status {process.returncode}", f"run again; {_tail(log)}"
-        )
+        raise _broken(part, log, f"{spec.config.backend} ended with status {process.returncode}")
 
 
 def _environment(config: DownloadConfig) -> dict[str, str]:
@@ -201,7 +180,7 @@ def _check_books(part: str, spec: FetchSpec) -> None:
     try:
         images = sum(1 for tar in _tars(fetched) for _ in _image_members(tar))
     except tarfile.TarError as error:
-        raise DownloadError(part, f"a tar is not whole: {error}", f"is the disk full? {_tail(log)}") from error
+        raise _broken(part, log, f"a tar is not whole: {error}") from error
     statuses = _fetched_table(fetched)["status"].to_pylist()
     told = {
         "rows counted": sum(each["count"] for each in stats),
@@ -211,9 +190,7 @@ def _check_books(part: str, spec: FetchSpec) -> None:
         "images in the tars": images,
     }
     if list(told.values()) != [spec.rows, spec.rows, successes, successes, successes]:
-        raise DownloadError(
-            part, f"{spec.config.backend} lost some of {spec.rows} rows: {told}", f"is the disk full? {_tail(log)}"
-        )
+        raise _broken(part, log, f"{spec.config.backend} lost some of {spec.rows} rows: {told}")
     if successes and spec.config.backend == "img2dataset" and not fetched.with_name(OPENER_USED_FILE).exists():
         raise DownloadError(
             part,
@@ -246,41 +223,6 @@ def _collect(requests: Path, fetched: Path, out: Path, rows: int) -> Counts:
     return Counts(rows_in=rows, rows_kept=kept, dropped=dict(sorted(reasons.items())))
 
 
-def _refuse_outage(part: str, counts: Counts, config: DownloadConfig) -> None:
-    """Raise DownloadError if more than `max_failed_share` of a part failed, for a finished part is never fetched again.
-
-    From OUTAGE_MIN_ROWS rows on every failure counts; in a smaller part dead links may make any share. In a part of any
-    size, failures that may pass are an outage of their own if they are more than that share of the rows whose hosts were
-    asked, and at least OUTAGE_MIN_UNANSWERED. Fewer cannot be told from a dead host or two, such as the few rows at the
-    end of a long list may have: they are left to the retries (pipeline/retry.py), and then counted like every loss. With
-    `max_failed_share` = 1 all are.
-    """
-    failed = sum(counts.dropped.values())
-    passing = {reason: rows for reason, rows in counts.dropped.items() if _may_pass(reason)}
-    unanswered = sum(passing.values())
-    asked = counts.rows_in - sum(counts.dropped.get(reason, 0) for reason in UNASKED_REASONS)
-    is_silence = unanswered >= OUTAGE_MIN_UNANSWERED and unanswered > config.max_failed_share * asked
-    is_outage = counts.rows_in >= OUTAGE_MIN_ROWS and failed > config.max_failed_share * counts.rows_in
-    if not (is_silence or is_outage):
-        return
-    listed = ", ".join(f"{reason} {rows}" for reason, rows in _most_first(counts.dropped))
-    worst, _ = _most_first(passing if is_silence else counts.dropped)[0]
-    raise DownloadError(
-        part,
-        f"an outage: {failed} of {counts.rows_in} images failed ({listed}), "
-        f"more than download.max_failed_share = {config.max_failed_share:g} allows",
-        f"{REMEDIES.get(worst, PASSING_REMEDY)}; {GIVE_UP}" if _may_pass(worst) else REMEDIES.get(worst, OTHER_REMEDY),
-    )
-
-
-def _may_pass(reason: str) -> bool:
-    return not FetchError(reason, "").is_settled
-
-
-def _most_first(reasons: Mapping[str, int]) -> list[tuple[str, int]]:
-    return sorted(reasons.items(), key=lambda item: (-item[1], item[0]))
-
-
 def _tars(folder: Path) -> list[Path]:
     return sorted(folder.glob("*.tar"))
 
@@ -299,6 +241,9 @@ def _fetched_table(folder: Path) -> pa.Table:
     return pa.concat_tables([FETCHED_SCHEMA.empty_table(), *(table.cast(FETCHED_SCHEMA) for table in tables)])
 
 
-def _tail(log: Path) -> str:
+def _broken(part: str, log: Path, problem: str) -> DownloadError:
+    """The error of a backend that broke off. A full disk is told as such, for it may have had no room for its own log."""
     text = log.read_text(encoding="utf-8", errors="replace").strip()
-    return f"the end of its log: {text[-LOG_TAIL_CHARS:] or '(empty)'}"
+    if any(mark in text for mark in FULL_DISK_MARKS) or shutil.disk_usage(log.parent).free < FULL_DISK_BYTES:
+        return DownloadError(part, "the disk is full", "make room, then run the same command again")
+    return DownloadError(part, problem, f"run again; the end of its log: {text[-LOG_TAIL_CHARS:] or '(empty)'}")

@@ -29,7 +29,8 @@ _SCHEMA = """
         original_height_px integer,
         sha256 text,
         original_bytes integer,
-        original_format text
+        original_format text,
+        file_opt_out text
     ) strict
 """
 
@@ -89,8 +90,9 @@ def open_cache(path: Path) -> Iterator[FetchCache]:
 
 
 def cache_file(folder: Path, sources: Sequence[UPath], config: BaseModel) -> Path:
-    """The cache of one piece of work below `folder`: another input or another setting has another one."""
-    identity = {"inputs": [input_digest(source) for source in sources], "config": deciding_settings(config)}
+    """The cache of one piece of work below `folder`: another input, another setting or another table has another one."""
+    inputs = [input_digest(source) for source in sources]
+    identity = {"inputs": inputs, "config": deciding_settings(config), "table": _SCHEMA}
     return folder / f"{hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32]}.sqlite"
 
 

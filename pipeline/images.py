@@ -47,6 +47,7 @@ class ImageVerdictsConfig(Settings):
 
     preset: PresetName = "webimagetext"
     images: ImageConfig
+    obey_opt_out: bool = Field(True, description="Drop images whose file opts out (pipeline/file_opt_out.py)")
     retry_passes: int = Field(0, ge=0, description="Passes of the download beside the first")
     query: QueryConfig
 
@@ -130,6 +131,7 @@ IMAGE_VERDICTS = Stage(
     _image_verdicts,
     sql=(
         *(f"post_{preset}" for preset in PRESETS),
+        "opted_out_files",
         "scored_images",
         "distinct_images",
         "equal_evaluation_images",
@@ -140,29 +142,31 @@ IMAGE_VERDICTS = Stage(
         "overlap_counts",
         "drop_counts",
     ),
-    version=3,
+    version=4,
 )
 
 
 def _dropped(
     results: Sequence[UPath], facts: Sequence[UPath], scores: Sequence[UPath], folder: Path, config: ImageVerdictsConfig
 ) -> list[Path]:
-    """Files with what the preset drops, and of the others what their scores drop."""
-    dropped, scored = folder / "dropped.parquet", folder / "scored.parquet"
-    query_to_parquet(f"post_{config.preset}", dropped, config.query, results=results, **config.parameters(facts))
-    if not scores:
-        return [dropped]
-    (score_folder,) = scores
-    query_to_parquet(
-        "scored_images",
-        scored,
-        config.query,
-        results=results,
-        dropped=dropped,
-        scores=score_folder / SCORES_FILE,
-        is_required=config.images.scores_required,
-    )
-    return [dropped, scored]
+    """Files with what the preset drops, of the others what their own files say, and of the others what their scores drop."""
+    ruled, opted_out, scored = (folder / f"{name}.parquet" for name in ("ruled", "opted_out", "scored"))
+    query_to_parquet(f"post_{config.preset}", ruled, config.query, results=results, **config.parameters(facts))
+    dropped = [ruled]
+    if config.obey_opt_out:
+        query_to_parquet("opted_out_files", opted_out, config.query, results=results, dropped=ruled)
+        dropped.append(opted_out)
+    for score_folder in scores:
+        query_to_parquet(
+            "scored_images",
+            scored,
+            config.query,
+            results=results,
+            dropped=dropped,
+            scores=score_folder / SCORES_FILE,
+            is_required=config.images.scores_required,
+        )
+    return [*dropped, scored] if scores else dropped
 
 
 def _evaluation_matches(

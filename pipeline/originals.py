@@ -9,9 +9,14 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
-ORIGINALS_SCHEMA = pa.schema({"sha256": pa.string(), "original_bytes": pa.int64(), "original_format": pa.string()})
+from pipeline.file_opt_out import file_opt_out
+
+ORIGINALS_SCHEMA = pa.schema(
+    {"sha256": pa.string(), "original_bytes": pa.int64(), "original_format": pa.string(), "file_opt_out": pa.string()}
+)
 FILES = "originals-*.txt"
 UNKNOWN = "unknown"
+NONE = "-"  # in a line
 # First bytes of a file, and where they stand.
 _FORMATS = (
     ("jpeg", 0, b"\xff\xd8\xff"),
@@ -37,11 +42,12 @@ class Original(NamedTuple):
     sha256: str
     original_bytes: int
     original_format: str
+    file_opt_out: str | None
 
 
 def original_of(body: bytes) -> Original:
     """What is noted of the image in `body`."""
-    return Original(hashlib.sha256(body).hexdigest(), len(body), image_format(body))
+    return Original(hashlib.sha256(body).hexdigest(), len(body), image_format(body), file_opt_out(body))
 
 
 class OriginalsLog:
@@ -55,7 +61,7 @@ class OriginalsLog:
         self._lock = Lock()
 
     def add(self, original: Original) -> None:
-        line = " ".join(map(str, original)).encode() + b"\n"
+        line = " ".join(NONE if value is None else str(value) for value in original).encode() + b"\n"
         with self._lock:
             self._file.write(line)
 
@@ -63,6 +69,7 @@ class OriginalsLog:
 def read_originals(folder: Path) -> pa.Table:
     """All that the processes of a part noted, each image once, in no order."""
     lines = {line for file in folder.glob(FILES) for line in file.read_text(encoding="ascii").splitlines()}
-    columns = zip(*(line.split() for line in lines), strict=True) if lines else ((), (), ())
-    digests, sizes, formats = columns
-    return pa.table([digests, [int(size) for size in sizes], formats], schema=ORIGINALS_SCHEMA)
+    columns = zip(*(line.split() for line in lines), strict=True) if lines else ((), (), (), ())
+    digests, sizes, formats, opt_outs = columns
+    told = [None if value == NONE else value for value in opt_outs]
+    return pa.table([digests, [int(size) for size in sizes], formats, told], schema=ORIGINALS_SCHEMA)

@@ -13,6 +13,7 @@ from PIL import Image
 from pydantic import Field
 from upath import UPath
 
+from pipeline.config import BuildDatasetConfig
 from pipeline.download import RESULTS_FILE
 from pipeline.images import IMAGE_VERDICTS_FILE
 from pipeline.parquet import read_parquet
@@ -35,6 +36,11 @@ class PicturesConfig(Settings):
     side_px: int = Field(200, ge=16, description="Longer side of a thumbnail, in pixels")
     jpeg_quality: int = Field(80, ge=1, le=100, description="JPEG quality of the thumbnails")
     query: QueryConfig = QueryConfig()
+
+    @classmethod
+    def of(cls, dataset: BuildDatasetConfig, query: QueryConfig) -> PicturesConfig:
+        """What is shown: where faces are blurred, only images of the shards, for in the downloads they are not."""
+        return cls(query=query, duplicates_per_reason=0) if dataset.images.face_boxes else cls(query=query)
 
 
 class Picture(Settings):

@@ -22,11 +22,20 @@ from w3lib.url import safe_url_string
 from yarl import URL
 
 from pipeline.addresses import is_public
-from pipeline.bounded_opener import CACHED_HOSTS, CHUNK_BYTES, DEFAULT_PORTS, REDIRECTS, FetchError, refusal
+from pipeline.bounded_opener import (
+    CACHED_HOSTS,
+    CHUNK_BYTES,
+    DEFAULT_PORTS,
+    REDIRECTS,
+    TDM_HEADER_SAYS_SO,
+    FetchError,
+    refusal,
+)
 from pipeline.config import DownloadConfig
 from pipeline.jpeg import is_cut_off
 from pipeline.polite_hosts import PoliteHosts
 from pipeline.sources.robots import RobotsRules, directives, opt_out, product_token
+from pipeline.tdm_rules import MAX_TDM_BYTES, NO_TDM_RULES, TDM_FILE, TDM_HEADER, TDM_RESERVED, TdmRules
 
 MAX_ROBOTS_BYTES = 1 << 20  # RFC 9309, 2.5, asks for at least 500 KiB
 MAX_ROBOTS_REDIRECTS = 5  # RFC 9309, 2.3.1.2
@@ -67,6 +76,7 @@ class PoliteFetcher:
         self._hosts = PoliteHosts(config.threads, config.connections_per_host, config.host_delay_s)
         self._token = product_token(config.user_agent)
         self._rules: dict[str, asyncio.Task[RobotsRules | FetchError]] = {}
+        self._reservations: dict[str, asyncio.Task[TdmRules | FetchError]] = {}
 
     async def __aenter__(self) -> Self:
         # Names are looked up in the loop's own pool of threads; a look-up cannot be interrupted.
@@ -94,8 +104,8 @@ class PoliteFetcher:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for rules in self._rules.values():
-            rules.cancel()
+        for task in (*self._rules.values(), *self._reservations.values()):
+            task.cancel()
         await self._session.close()
 
     async def fetch(self, url: str, store: Callable[[bytes], T]) -> T:
@@ -134,6 +144,8 @@ class PoliteFetcher:
             seen.add(url)
             if is_image and self._config.obey_robots:
                 await self._require_permission(url)
+            if is_image and self._config.obey_tdm_reservations:
+                await self._require_no_reservation(url)
             async with self._hosts.turn(parts.hostname) as host:
                 loop = asyncio.get_running_loop()
                 started_at = loop.time()
@@ -193,6 +205,8 @@ class PoliteFetcher:
         told = opt_out(directives(response.headers.getall("X-Robots-Tag", ()), self._config.user_agent_token.lower()))
         if told:
             raise FetchError("opted_out_image", f"X-Robots-Tag says {told}")
+        if self._config.obey_tdm_reservations and response.headers.get(TDM_HEADER, "").strip() == TDM_RESERVED:
+            raise FetchError(*TDM_HEADER_SAYS_SO)
         announced, bound = response.content_length, self._config.max_image_bytes
         if announced is not None and announced > bound:
             raise FetchError("too_large", f"{announced} bytes announced, at most {bound} allowed")
@@ -205,10 +219,9 @@ class PoliteFetcher:
 
     async def _require_permission(self, url: str) -> None:
         """Raise FetchError if the robots.txt of the URL's origin forbids it, or cannot be read."""
-        parts = urlsplit(url)
-        origin = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}/"
+        origin, host = _origin(url)
         if origin not in self._rules:
-            self._rules[origin] = asyncio.create_task(self._fetch_rules(origin, parts.hostname or ""))
+            self._rules[origin] = asyncio.create_task(self._fetch_rules(origin, host))
         rules = await asyncio.shield(self._rules[origin])
         if isinstance(rules, FetchError):
             raise FetchError(rules.reason, rules.detail)
@@ -221,11 +234,9 @@ class PoliteFetcher:
                 return FetchError(f"http_{response.status}", "the answer at robots.txt")
             return RobotsRules(response.status, await _read_up_to(response, MAX_ROBOTS_BYTES), self._token)
 
-        async def finish(rules: RobotsRules | FetchError) -> RobotsRules | FetchError:
-            return rules
-
+        rules: RobotsRules | FetchError
         try:
-            rules = await self._follow(f"{origin}robots.txt", read, finish, MAX_ROBOTS_REDIRECTS, is_image=False)
+            rules = await self._follow(f"{origin}robots.txt", read, _as_it_is, MAX_ROBOTS_REDIRECTS, is_image=False)
         except FetchError as error:
             if error.reason == "too_many_redirects":
                 return RobotsRules(404, b"", self._token)  # counts as absent: RFC 9309, 2.3.1.2
@@ -235,12 +246,48 @@ class PoliteFetcher:
             polite.delay_s = max(polite.delay_s, rules.crawl_delay_s)
         return rules
 
+    async def _require_no_reservation(self, url: str) -> None:
+        """Raise FetchError if the tdmrep.json of the URL's origin reserves it, or that host cannot be reached."""
+        origin, _ = _origin(url)
+        if origin not in self._reservations:
+            self._reservations[origin] = asyncio.create_task(self._fetch_reservations(origin))
+        rules = await asyncio.shield(self._reservations[origin])
+        if isinstance(rules, FetchError):
+            raise FetchError(rules.reason, rules.detail)
+        if rules.reserves(url):
+            raise FetchError("tdm_reserved", "tdmrep.json reserves it")
+
+    async def _fetch_reservations(self, origin: str) -> TdmRules | FetchError:
+        """The origin's rules; whatever else it answers, it "does not implement this protocol" (the report, 5.1)."""
+
+        async def read(response: aiohttp.ClientResponse) -> TdmRules:
+            if not 200 <= response.status < 300:
+                return NO_TDM_RULES
+            return TdmRules(await _read_up_to(response, MAX_TDM_BYTES))
+
+        try:
+            return await self._follow(origin + TDM_FILE, read, _as_it_is, MAX_ROBOTS_REDIRECTS, is_image=False)
+        except FetchError as error:
+            if error.is_settled:
+                return NO_TDM_RULES
+            return FetchError(error.reason, f"{TDM_FILE}: {error.detail}")
+
     def _socket(self, address: Any) -> socket.socket:
         """The socket of a connection to an address that may be connected to; called with each one right before."""
         family, kind, protocol, _, at = address
         if not self._config.allow_private_addresses and not is_public(at[0]):
             raise PrivateAddressError("the host is at an address that is not of the public Internet")
         return socket.socket(family, kind, protocol)
+
+
+def _origin(url: str) -> tuple[str, str]:
+    """Where the rules on a URL lie, and its host."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}/", parts.hostname or ""
+
+
+async def _as_it_is(taken: T) -> T:
+    return taken
 
 
 async def _read_up_to(response: aiohttp.ClientResponse, limit_bytes: int) -> bytes:

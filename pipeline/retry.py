@@ -20,10 +20,13 @@ from pipeline.bounded_opener import passing_reasons
 from pipeline.config import DownloadConfig
 from pipeline.download import REQUESTS_FILE, RESULTS_FILE, fetch_requests, make_work_folder
 from pipeline.fetch_cache import CachedStage, cache_file
-from pipeline.query import QueryConfig, query_to_parquet
+from pipeline.outages import refuse_silence
+from pipeline.query import QueryConfig, query_rows, query_to_parquet
 from pipeline.selection import SELECTED_FILE
 from pipeline.settings import Settings
 from pipeline.stage import Counts, Stage, total
+
+HOSTS_TO_TRY = 5  # of those that answered, before a silent pass is held for an outage
 
 
 class RetryConfig(Settings):
@@ -37,7 +40,8 @@ def _retry(sources: Sequence[UPath], out: Path, config: RetryConfig, cache_folde
     """`out` gets what a download gives, for the rows that it tries: none if all is well.
 
     `sources` is the selected part, what the pass before made of it, and what BLOCK_HASHES wrote if there are such lists.
-    What fails again is final, so there is no gate for outages here: hosts that are gone for good would close it.
+    What fails again is final: hosts that are gone for good would close the gate of the first pass. This one has its own,
+    `refuse_silence`.
     """
     selected, earlier, *hashes = sources
     work = make_work_folder(out)
@@ -54,6 +58,14 @@ def _retry(sources: Sequence[UPath], out: Path, config: RetryConfig, cache_folde
         time.sleep(wait_s(config, max((seconds for seconds in asked if seconds is not None), default=0)))
     part, cache = f"{selected.parent.name}/{selected.name}", cache_file(cache_folder, sources, config)
     counts = fetch_requests(part, work, rows, out, hashes, config.download, cache)
+    hosts = query_rows(
+        "answered_hosts",
+        QueryConfig(),
+        selected=selected / SELECTED_FILE,
+        results=earlier / RESULTS_FILE,
+        most=HOSTS_TO_TRY,
+    )
+    refuse_silence(part, counts, [host["url"] for host in hosts], config.download)
     shutil.rmtree(work)
     return counts
 
@@ -64,6 +76,7 @@ def retry_stage(cache_folder: Path) -> Stage[RetryConfig]:
         "retry",
         partial(_retry, cache_folder=cache_folder),
         sql=("retry_requests", "download_results"),
+        version=2,
         cache_folder=cache_folder,
     )
 

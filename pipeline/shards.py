@@ -18,11 +18,12 @@ from upath import UPath
 
 from pipeline.config import BuildDatasetConfig
 from pipeline.croissant import write_croissant
-from pipeline.curate import counts_of
+from pipeline.curate import counts_of, rows_of
 from pipeline.download import RESULTS_FILE
 from pipeline.errors import InputError
+from pipeline.face_boxes import BOXES_FILE, Blurring
 from pipeline.images import IMAGE_VERDICTS_FILE, OVERLAP_COUNTS_FILE, OVERLAP_FILE
-from pipeline.jpeg import as_rgb, size_px
+from pipeline.jpeg import size_px
 from pipeline.query import QueryConfig, query_rows, query_to_parquet
 from pipeline.stage import Counts, FunnelStage, OutputFile, Stage, deciding_settings, input_digest, is_local
 from pipeline.tars import ShardWriter
@@ -32,8 +33,9 @@ FORMAT_VERSION = 1
 SPLITS = ("train", "val")
 MANIFEST_FILE = "manifest.json"
 SAMPLES_FILE = "samples.parquet"
+PLACED_BOXES_FILE = ".boxes.parquet"  # while the images are packed
 ROWS_AT_ONCE = 256  # images in memory, and requests at once to an object store
-TOOLS = ("duckdb", "img2dataset", "opencv-python-headless", "pyarrow", "simplejpeg")
+TOOLS = ("duckdb", "img2dataset", "opencv-python-headless", "pillow", "pyarrow", "simplejpeg")
 EXTRA_JSON = json.JSONEncoder(ensure_ascii=False, sort_keys=True)  # made once: json.dumps makes one per call
 SAMPLE_FIELDS = (
     "pair_id",
@@ -60,9 +62,10 @@ class ShardsConfig(BaseModel):
 
 def _shards(sources: Sequence[UPath], out: Path, settings: ShardsConfig) -> Counts:
     """`sources` is the folder of image verdicts, that of TAKEN_DOWN, then the parts of the downloads in the order that the
-    verdicts number."""
-    verdicts, taken_down, *downloads = sources
+    verdicts number, and at last that of FACE_BOXES if the configuration names some."""
     config = settings.config
+    verdicts, taken_down, *others = sources
+    downloads, boxes = (others[:-1], others[-1:]) if config.images.face_boxes else (others, [])
     packed = out / ".packed.parquet"
     rows = query_to_parquet(
         "shard_order",
@@ -75,13 +78,15 @@ def _shards(sources: Sequence[UPath], out: Path, settings: ShardsConfig) -> Coun
         val_share=config.shards.val_share,
         samples_per_shard=config.shards.samples_per_shard,
     )
-    splits = _pack(packed, downloads, out, config.download.jpeg_quality)
+    blurring, told = _blurring(packed, boxes, out, config)
+    splits = _pack(packed, downloads, out, blurring)
     samples = {split: sum(shard["samples"] for shard in shards) for split, shards in splits.items()}
     if not samples.get("train"):
         raise InputError(f"no image is left for the train split: {_told(settings)}")
     for split in splits:
         query_to_parquet("shard_samples", out / split / SAMPLES_FILE, config.query, packed=packed, split=split)
-    packed.unlink()
+    for file in (packed, out / PLACED_BOXES_FILE):
+        file.unlink(missing_ok=True)
     write_overlap(out / OVERLAP_FILE, verdicts, taken_down, config.query)
     manifest = {
         "format_version": FORMAT_VERSION,
@@ -89,7 +94,8 @@ def _shards(sources: Sequence[UPath], out: Path, settings: ShardsConfig) -> Coun
         "config": _without_folders(deciding_settings(config)),
         "funnel": [stage.model_dump(mode="json") for stage in settings.funnel],
         "evaluation_overlap": json.loads((verdicts / OVERLAP_COUNTS_FILE).read_text(encoding="utf-8")),
-        "parents": {verdicts.name: input_digest(verdicts)},
+        "face_boxes": told,
+        "parents": {folder.name: input_digest(folder) for folder in (verdicts, *boxes)},
         "tools": {tool: metadata.version(tool) for tool in TOOLS},
     }
     taken = rows - sum(samples.values())
@@ -109,7 +115,18 @@ def _tars(out: Path) -> dict[str, OutputFile]:
 
 
 SHARDS = Stage(
-    "shards", _shards, sql=("shard_order", "shard_samples", "shard_overlap", "shard_overlap_counts"), version=3
+    "shards",
+    _shards,
+    sql=(
+        "shard_order",
+        "packed_boxes",
+        "packed_box_counts",
+        "shard_samples",
+        "shard_overlap",
+        "shard_overlap_counts",
+    ),
+    version=4,
+    known=_tars,
 )
 
 
@@ -145,13 +162,30 @@ def write_manifest(out: Path, manifest: Row, splits: dict[str, list[Row]], taken
     write_croissant(out, whole, SAMPLES_FILE)
 
 
-def _pack(packed: Path, downloads: Sequence[UPath], out: Path, quality: int) -> dict[str, list[Row]]:
+def _blurring(packed: Path, boxes: Sequence[UPath], out: Path, config: BuildDatasetConfig) -> tuple[Blurring, Row]:
+    """What is done to the images on their way, and what the manifest says of it: the same after a take-down."""
+    if not boxes:
+        return Blurring(None, config.download.jpeg_quality), {"boxes": 0, "boxes_without_sample": 0, "samples": 0}
+    (folder,) = boxes
+    placed = out / PLACED_BOXES_FILE
+    query_to_parquet("packed_boxes", placed, config.query, packed=packed, boxes=folder / BOXES_FILE)
+    (counts,) = query_rows("packed_box_counts", config.query, placed=placed)
+    total = rows_of(folder / BOXES_FILE)
+    told = {
+        "boxes": total,
+        "boxes_without_sample": total - counts["placed_boxes"],
+        "samples": counts["samples"],
+    }
+    return Blurring(placed, config.download.jpeg_quality), told
+
+
+def _pack(packed: Path, downloads: Sequence[UPath], out: Path, blurring: Blurring) -> dict[str, list[Row]]:
     """Write all tars and their indexes. Returns the manifest's entries of the shards by split."""
     splits: dict[str, list[Row]] = {}
     for (split, file), samples in itertools.groupby(
         _with_images(packed, downloads), key=lambda sample: (sample[0]["split"], sample[0]["file"])
     ):
-        splits.setdefault(split, []).append(_write_shard(out, file, samples, quality))
+        splits.setdefault(split, []).append(_write_shard(out, file, samples, blurring))
     return splits
 
 
@@ -199,21 +233,21 @@ def _whole(row: Row, image: bytes | Exception) -> bytes:
     return image
 
 
-def _write_shard(out: Path, file: str, samples: Iterator[tuple[Row, bytes]], quality: int) -> Row:
+def _write_shard(out: Path, file: str, samples: Iterator[tuple[Row, bytes]], blurring: Blurring) -> Row:
     (out / file).parent.mkdir(exist_ok=True)
     with ShardWriter(out, file) as shard:
         for row, stored in samples:
             if not row["is_taken_down"]:
-                shard.add(row["key"], _checked(row, stored, quality), row["caption"].encode(), _extra(row))
+                shard.add(row["key"], _checked(row, stored, blurring), row["caption"].encode(), _extra(row))
     return shard.entry
 
 
-def _checked(row: Row, stored: bytes, quality: int) -> bytes:
-    """The image with three channels. Raises InputError if the bytes are not the JPEG that the download listed."""
+def _checked(row: Row, stored: bytes, blurring: Blurring) -> bytes:
+    """The image as it is packed. Raises InputError if the bytes are not the JPEG that the download listed."""
     try:
         size = size_px(stored)
         if size == (row["width_px"], row["height_px"]):
-            return as_rgb(stored, quality)
+            return blurring.of(row["split"], row["key"], stored)
         found = f"an image of {size[0]}x{size[1]} pixels"
     except ValueError as error:
         found = str(error)

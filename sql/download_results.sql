@@ -2,10 +2,10 @@
 -- in   $requests   parquet: pair_id (unique), url
 --      $fetched    parquet of the backend: pair_id, key, status, error_message, width, height, original_width, original_height, sha256
 --      $members    parquet: tar, key, image_offset, stored_bytes: the images in the tars
---      $originals  parquet: sha256 (unique), original_bytes, original_format: the images as they came
+--      $originals  parquet: sha256 (unique), original_bytes, original_format, file_opt_out: the images as they came
 -- out  pair_id, status ('ok' or the reason), error, width_px, height_px (as stored), original_width_px, original_height_px,
---      original_bytes, original_format (jpeg, png, ..., unknown), sha256 (of the original bytes), tar, key, image_offset,
---      stored_bytes, retry_after_s (what the host asked for, in seconds); unique on pair_id
+--      original_bytes, original_format (jpeg, png, ..., unknown), file_opt_out (what its XMP says against use, null = nothing),
+--      sha256 (of the original bytes), tar, key, image_offset, stored_bytes, retry_after_s (what the host asked for, in seconds); unique on pair_id
 -- Errors of our own start with their reason (pipeline/bounded_opener.py, polite_fetcher.py); the others are img2dataset's words.
 with outcomes as (
     select
@@ -21,7 +21,7 @@ with outcomes as (
                 nullif(
                     regexp_extract(
                         fetched.error_message,
-                        '^(http_[0-9]{3}|timeout|too_large|too_many_redirects|too_many_pixels|not_an_image|blocked_hash|opted_out_image|robots|private_address|dns|connection): ',
+                        '^(http_[0-9]{3}|timeout|too_large|too_many_redirects|too_many_pixels|not_an_image|blocked_hash|opted_out_image|tdm_reserved|robots|private_address|dns|connection): ',
                         1
                     ),
                     ''
@@ -50,6 +50,7 @@ select
     outcomes.original_height_px,
     originals.original_bytes,
     originals.original_format,
+    originals.file_opt_out,
     outcomes.sha256,
     members.tar,
     outcomes.key,

@@ -1,6 +1,6 @@
--- Images that their scores drop, of those that the preset lets pass.
+-- Images that their scores drop, of those that are not dropped before.
 -- in   $results       parquet files of the downloads, as in download_results.sql: pair_id, status, sha256
---      $dropped       parquet: pair_id (unique): what the preset drops, as in post_*.sql
+--      $dropped       parquet files: pair_id (unique): what the preset and the files' own words drop, as in post_*.sql
 --      $scores        parquet as in image_scores.sql
 --      $is_required   drop images without a score too
 -- out  pair_id, rule_reason, rule_value; unique on pair_id

@@ -33,6 +33,7 @@ RESULTS_SCHEMA = pa.schema(
         "original_height_px": pa.int32(),
         "original_bytes": pa.int64(),
         "original_format": pa.string(),
+        "file_opt_out": pa.string(),
         "sha256": pa.string(),
         "tar": pa.string(),
         "key": pa.string(),
@@ -57,6 +58,7 @@ class Pair:
     original_size_px: tuple[int, int] = (200, 200)
     original_bytes: int = 10_000
     original_format: str = "jpeg"
+    file_opt_out: str | None = None
     stored_bytes: int = 1_000
     contrast: float = 50.0
     looks: int | str | None = ""
@@ -163,6 +165,7 @@ def _result(pair: Pair, key: str, image_offset: int | None) -> dict[str, Any]:
         "original_height_px": pair.original_size_px[1],
         "original_bytes": pair.original_bytes,
         "original_format": pair.original_format,
+        "file_opt_out": pair.file_opt_out,
         "sha256": pair.sha256,
         "tar": "00000.tar",
         "key": key,

@@ -36,10 +36,11 @@ from pipeline import download as download_module
 from pipeline.blocked_hashes import BLOCK_HASHES, plan_hashes
 from pipeline.bounded_opener import BoundedOpener, FetchError
 from pipeline.config import DownloadConfig
-from pipeline.download import DownloadError, download_stage
+from pipeline.download import download_stage
 from pipeline.fetch_part import WORKER_DIED, FetchSpec
 from pipeline.jpeg import is_cut_off
 from pipeline.originals import ORIGINALS_SCHEMA
+from pipeline.outages import DownloadError, refuse_outage
 from pipeline.query import QueryConfig, query_to_parquet
 from pipeline.stage import Counts
 
@@ -66,6 +67,8 @@ def bomb_png(side_px: int) -> bytes:
 
 GOOD = jpeg(320, 240)
 SMALL = jpeg(96, 64, seed=1)
+XMP = '<x:xmpmeta xmlns:plus="http://ns.useplus.org/ldf/xmp/1.0/" plus:DataMining="http://ns.useplus.org/ldf/vocab/DMI-PROHIBITED"/>'
+PROHIBITED = jpeg(130, 90, seed=7, xmp=XMP.encode())
 KNOWN, KNOWN_TOO = jpeg(120, 90, seed=5), jpeg(120, 90, seed=6)
 PNG, TURNED = io.BytesIO(), io.BytesIO()
 EXIF = Image.Exif()
@@ -97,6 +100,9 @@ ANSWERS: dict[str, tuple[int, dict[str, str], bytes]] = {
     "/wide.png": (200, {}, bomb_png(1_000)),
     "/announced.jpg": (200, {"Content-Length": str(MAX_BYTES + 1)}, b""),
     "/robots.txt": (404, {}, b""),
+    "/.well-known/tdmrep.json": (404, {}, b""),
+    "/reserved.jpg": (200, {"TDM-Reservation": "1"}, GOOD),
+    "/prohibited.jpg": (200, {}, PROHIBITED),
     "/elsewhere.jpg": (302, {"Location": "file:///etc/hostname"}, b""),
 }
 EXPECTED = {
@@ -112,6 +118,8 @@ EXPECTED = {
     "noai.jpg": "opted_out_image",
     "none.jpg": "opted_out_image",
     "noml.jpg": "opted_out_image",
+    "reserved.jpg": "tdm_reserved",
+    "prohibited.jpg": "ok",
     "404.jpg": "http_404",
     "500.jpg": "http_500",
     "loop.jpg": "too_many_redirects",
@@ -255,7 +263,7 @@ def test_every_pair_gets_its_reason(fetched: tuple[Any, Path]) -> None:
     expected = {**EXPECTED, "refused.jpg": "connection", "a.jpg": "dns", "a": "fetch_failed"}
     assert {name: status for name, (status,) in by_name(out, "status").items()} == expected
     dropped = Counter(reason for reason in expected.values() if reason != "ok")
-    assert (counts.rows_in, counts.rows_kept, counts.dropped) == (len(expected), 7, dict(sorted(dropped.items())))
+    assert (counts.rows_in, counts.rows_kept, counts.dropped) == (len(expected), 8, dict(sorted(dropped.items())))
     ids = pq.read_table(out / "results.parquet")["pair_id"].to_pylist()
     assert ids == sorted(set(ids))
 
@@ -274,6 +282,8 @@ def test_results_point_into_the_tar(fetched: tuple[Any, Path]) -> None:
     sizes = by_name(out, "width_px", "height_px", "original_width_px", "original_height_px", "sha256")
     assert sizes["good.jpg"] == sizes["redirect.jpg"] == (85, 64, 320, 240, hashlib.sha256(GOOD).hexdigest())
     assert sizes["turned.jpg"][:4] == (64, 82, 70, 90)
+    opt_outs = {name: told for name, (told,) in by_name(out, "file_opt_out").items() if told}
+    assert opt_outs == {"prohibited.jpg": "DMI-PROHIBITED"}
     originals = by_name(out, "original_bytes", "original_format")
     assert originals["good.jpg"] == originals["redirect.jpg"] == (len(GOOD), "jpeg")
     assert originals["drawing.png"] == (len(PNG.getvalue()), "png")
@@ -294,7 +304,7 @@ def test_nothing_is_kept_of_a_blocked_image(fetched: tuple[Any, Path]) -> None:
     assert row == (f"blocked_hash: {told[0]}", None, None, None, None)
     assert Misbehaving.asked["/known.jpg"] == 1, "it is not fetched once more"
     with tarfile.open(out / "00000.tar") as tar:
-        assert sum(name.endswith(".jpg") for name in tar.getnames()) == 7
+        assert sum(name.endswith(".jpg") for name in tar.getnames()) == 8
 
 
 def test_errors_are_the_same_words_for_the_same_cause(fetched: tuple[Any, Path]) -> None:
@@ -350,11 +360,10 @@ def test_cut_off_jpegs_are_told_from_whole_ones() -> None:
 
 
 def test_an_outage_fails_the_part_and_says_why() -> None:
-    refuse = download_module._refuse_outage
     counts = Counts(rows_in=20, rows_kept=1, dropped={"dns": 15, "http_404": 4})
     with pytest.raises(DownloadError, match=r"part-00003: .*19 of 20 images failed \(dns 15, http_404 4\).*resolver"):
-        refuse("selected/part-00003", counts, config(max_failed_share=0.9))
-    refuse("selected/part-00003", counts, config(max_failed_share=0.95))
+        refuse_outage("selected/part-00003", counts, config(max_failed_share=0.9))
+    refuse_outage("selected/part-00003", counts, config(max_failed_share=0.95))
 
 
 @pytest.mark.parametrize(
@@ -377,8 +386,8 @@ def test_a_small_part_that_nobody_answered_fails_too(dropped: dict[str, int], ke
     counts = Counts(rows_in=kept + sum(dropped.values()), rows_kept=kept, dropped=dropped)
     expected = nullcontext() if remedy is None else pytest.raises(DownloadError, match=rf"an outage: .*{remedy}")
     with expected:
-        download_module._refuse_outage("selected/part-00000", counts, config(max_failed_share=0.9))
-    download_module._refuse_outage("selected/part-00000", counts, config(max_failed_share=1))
+        refuse_outage("selected/part-00000", counts, config(max_failed_share=0.9))
+    refuse_outage("selected/part-00000", counts, config(max_failed_share=1))
 
 
 def test_a_part_without_a_network_is_not_finished(tmp_path: Path) -> None:
@@ -486,7 +495,12 @@ def test_lost_rows_are_an_error(tmp_path: Path) -> None:
     spec.out.mkdir()
     (tmp_path / "fetch.log").write_text("OSError: No space left on device")
     (spec.out / "00000_stats.json").write_text('{"count": 2, "successes": 1}')
-    with pytest.raises(DownloadError, match=r"lost .*No space left"):
+    with pytest.raises(DownloadError, match=r"the disk is full; make room, then run the same command again$"):
+        download_module._check_books("downloads/part-00000", spec)
+    (tmp_path / "fetch.log").write_text("a worker was killed")
+    with pytest.raises(
+        DownloadError, match=r"img2dataset lost some of 2 rows: .*; run again; .*: a worker was killed$"
+    ):
         download_module._check_books("downloads/part-00000", spec)
 
 

@@ -32,7 +32,8 @@ from upath import UPath
 from flows.build_dataset import build_dataset
 from pipeline.bounded_opener import FetchError
 from pipeline.config import BuildDatasetConfig, CurateConfig, DownloadConfig, ImageConfig, ShardConfig
-from pipeline.download import DownloadError, download_stage
+from pipeline.download import download_stage
+from pipeline.outages import DownloadError
 from pipeline.polite_fetcher import PoliteFetcher
 from pipeline.polite_hosts import MAX_REFUSALS
 from pipeline.retry import RetryConfig, final_counts, retry_stage
@@ -41,6 +42,7 @@ from pipeline.stage import StageResult
 from pipeline.stored_image import shrink
 
 AGENT = "webimagetext/0.1 (+mailto:tests@example.org)"
+ASKED_OF_EACH_HOST = ("/robots.txt", "/.well-known/tdmrep.json")
 Answer = tuple[int, dict[str, str], bytes]
 
 
@@ -110,7 +112,7 @@ def host() -> Iterator[str]:
 
 def serve(answers: Callable[[str, int], Answer]) -> None:
     def with_robots(path: str, time_: int) -> Answer:
-        return (404, {}, b"") if path == "/robots.txt" else answers(path, time_)
+        return (404, {}, b"") if path in ASKED_OF_EACH_HOST else answers(path, time_)
 
     Host.answers = staticmethod(with_robots)
 
@@ -232,6 +234,33 @@ def test_robots_are_obeyed_and_asked_once(host: str) -> None:
     assert fetch(urls, config(obey_robots=False)) == ["ok"] * 4
 
 
+def test_reservations_of_text_and_data_mining_are_obeyed_and_asked_for_once(host: str) -> None:
+    rules = json.dumps([{"location": "/free/*", "tdm-reservation": 0}, {"location": "/*.jpg$", "tdm-reservation": 1}])
+
+    def answers(path: str, _: int) -> Answer:
+        if path == "/.well-known/tdmrep.json":
+            return 200, {}, rules.encode()
+        header = {"tdm-reservation": "1"} if path == "/by-header.png" else {}
+        return (404, {}, b"") if path == "/robots.txt" else (200, header, picture(80, 70))
+
+    Host.answers = staticmethod(answers)
+    urls = [f"{host}/{name}" for name in ("free/a.jpg", "a.png", "a.jpg", "deep/b.jpg", "by-header.png")]
+    file, header = "tdm_reserved: tdmrep.json reserves it", "tdm_reserved: the header tdm-reservation"
+    assert fetch(urls, config()) == ["ok", "ok", file, file, header]
+    assert len(Host.times["/.well-known/tdmrep.json"]) == 1
+    assert not Host.times["/a.jpg"] and not Host.times["/deep/b.jpg"]
+    assert fetch(urls, config(obey_tdm_reservations=False)) == ["ok"] * 5
+
+
+@pytest.mark.parametrize("status", [500, 429, 302])
+def test_a_host_without_a_tdmrep_json_reserves_nothing(status: int, host: str) -> None:
+    def answers(path: str, _: int) -> Answer:
+        return (status, {"Location": path}, b"") if path.endswith("tdmrep.json") else (200, {}, picture(80, 70))
+
+    Host.answers = staticmethod(answers)
+    assert fetch([f"{host}/a.jpg"], config(retries=0)) == ["ok"]
+
+
 @pytest.mark.parametrize(
     ("status", "expected"), [(503, "http_503: the answer at robots.txt"), (403, "ok"), (302, "ok")]
 )
@@ -257,11 +286,11 @@ def test_a_host_that_refuses_again_and_again_is_left_alone(host: str) -> None:
     urls = [f"{host}/{number}.jpg" for number in range(20)]
     told = fetch(urls, config(connections_per_host=1))
     assert told == ["http_429: the server's answer; retry after 3600 s"] * 20
-    assert sum(map(len, Host.times.values())) == 2, "robots.txt, and the first image"
+    assert sum(map(len, Host.times.values())) == 3, "what is asked of each host, and the first image"
     Host.times.clear()
     serve(lambda path, time_: (503, {}, b""))
     assert {error.split(":")[0] for error in fetch(urls, config(connections_per_host=5, retries=0))} == {"http_503"}
-    assert len(Host.times) - 1 <= 5 * MAX_REFUSALS, "so many at once, then a pause"
+    assert len(Host.times) - 2 <= 5 * MAX_REFUSALS, "so many at once, then a pause"
 
 
 def test_refusals_of_requests_that_were_open_together_are_one(host: str) -> None:
@@ -307,7 +336,8 @@ def test_a_redirect_inward_is_refused(host: str, monkeypatch: pytest.MonkeyPatch
     port = host.rsplit(":", 1)[1]
     serve(lambda path, time_: (302, {"Location": f"http://127.0.0.2:{port}/b.jpg"}, b""))
     monkeypatch.setattr("pipeline.polite_fetcher.is_public", lambda address: address == "127.0.0.1")
-    (told,) = fetch([f"{host}/a.jpg"], config(allow_private_addresses=False, obey_robots=False))
+    settings = config(allow_private_addresses=False, obey_robots=False, obey_tdm_reservations=False)
+    (told,) = fetch([f"{host}/a.jpg"], settings)
     assert told.startswith("private_address: ")
     assert list(Host.times) == ["/a.jpg"]
 
@@ -328,13 +358,13 @@ def test_a_killed_part_goes_on_where_it_was(host: str, tmp_path: Path) -> None:
     part = write_part(tmp_path / "parts" / "part-00000", urls)
     code = (
         "import sys; from pathlib import Path; from upath import UPath; from pipeline.config import DownloadConfig; "
-        "from pipeline.download import DownloadError, download_stage; config = DownloadConfig.model_validate_json(sys.argv[3]); "
+        "from pipeline.download import download_stage; config = DownloadConfig.model_validate_json(sys.argv[3]); "
         "download_stage(Path(sys.argv[4])).run([UPath(sys.argv[1])], UPath(sys.argv[2]), config)"
     )
     arguments = [str(part), str(tmp_path / "out"), settings.model_dump_json(), str(tmp_path / "cache")]
     killed = subprocess.Popen([sys.executable, "-c", code, *arguments])
     ends_at = time.monotonic() + 60
-    while len(Host.times) < 25:  # robots.txt is one
+    while len(Host.times) < 24 + len(ASKED_OF_EACH_HOST):
         assert time.monotonic() < ends_at, "waited in vain"
         time.sleep(0.05)
     time.sleep(1)  # the answers are on their way to the cache
@@ -387,7 +417,7 @@ def test_only_failed_rows_are_tried_again(host: str, tmp_path: Path) -> None:
     finished_at = time.monotonic()
     second = retry.run(sources, UPath(tmp_path / "retries"), RetryConfig(download=settings, number=1))
     assert statuses(second, urls[2:]) == ["ok", "http_500"] and second.counts.rows_in == 2
-    assert {path: len(times) for path, times in Host.times.items() if path != "/robots.txt"} == {
+    assert {path: len(times) for path, times in Host.times.items() if path not in ASKED_OF_EACH_HOST} == {
         "/good.jpg": 1,
         "/gone.jpg": 1,
         "/busy.jpg": 2,
@@ -423,18 +453,22 @@ def test_the_flow_tries_again_later_and_takes_the_last_result(host: str, tmp_pat
     lines = [f"{host}/{name}.jpg,A picture of the {name} thing" for name in names]
     (tmp_path / "pairs.csv").write_text("\n".join(["url,caption", *lines]))
     (tmp_path / "known.txt").write_text(hashlib.md5(known).hexdigest())
+    good = hashlib.sha256(picture(90, 80, seed=sum(b"/good.jpg"))).hexdigest()
+    (tmp_path / "faces.csv").write_text(f"sha256,left,top,right,bottom\n{good},0,0,0.5,0.5\n{good[::-1]},0,0,1,1\n")
     dataset = BuildDatasetConfig(
         name="late",
         source=SourceConfig(kind="url_list", url_list=UrlListConfig(paths=(str(tmp_path / "pairs.csv"),))),
         curate=CurateConfig(languages=()),
         download=config(rows_per_part=4, retries=0, retry_wait_s=0, block_hashes=[str(tmp_path / "known.txt")]),
-        images=ImageConfig(min_side_px=16, min_bytes=1),
+        images=ImageConfig(min_side_px=16, min_bytes=1, face_boxes=(str(tmp_path / "faces.csv"),)),
         shards=ShardConfig(val_share=0),
     )
     shards = Path(build_dataset(dataset, str(tmp_path / "workspace")))
     packed = pq.read_table(shards / "train" / "samples.parquet")["url"].to_pylist()
     assert {url.rsplit("/", 1)[1].removesuffix(".jpg") for url in packed} == set(names) - {"dead", "known"}
-    funnel = {stage["stage"]: stage for stage in json.loads((shards / "manifest.json").read_text())["funnel"]}
+    manifest = json.loads((shards / "manifest.json").read_text())
+    assert manifest["face_boxes"] == {"boxes": 2, "boxes_without_sample": 1, "samples": 1}
+    funnel = {stage["stage"]: stage for stage in manifest["funnel"]}
     assert funnel["download"]["rows_in"] == len(names) and funnel["download"]["rows_kept"] == len(names) - 2
     assert funnel["download"]["dropped"] == {"blocked_hash": 1, "http_500": 1}
     asked = {path: len(times) for path, times in Host.times.items()}
