@@ -164,8 +164,10 @@ def cached_by_each(
     embedded = []
     for found, cache, key in zip(whole, caches, keys, strict=True):
         if found is None:
-            parts = [_read_part(cache, key, first) for first in range(0, len(images), PART_IMAGES)]
-            found = _merged([part for part in parts if part is not None])
+            firsts = range(0, len(images), PART_IMAGES)
+            parts = [part for first in firsts if (part := _read_part(cache, key, first)) is not None]
+            assert len(parts) == len(firsts), f"a part below {_parts_folder(cache)} was removed while it was used"
+            found = _merged(parts)
             check_readable(name, found.unreadable, len(images))
             check_finite(name, found.features)
             write_cache(cache, key, found)
