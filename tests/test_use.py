@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from evaluation_inputs import COLOURS, TEMPLATES, picture, write_run, write_shar
 from fastapi.testclient import TestClient
 from PIL import Image
 
-from model.checkpoint import load_run
+from model.checkpoint import Run, load_run
 from model.data import normalise
 from model.errors import InputError
 from model.evaluation.classifier_file import Classifier, build_classifier, load_classifier
@@ -64,15 +65,20 @@ def use(capsys: pytest.CaptureFixture[str]) -> Use:
     return run
 
 
+@cache
+def loaded_run(inputs: Path) -> Run:
+    return load_run(inputs / "run")
+
+
 def slow_text(inputs: Path, text: str) -> torch.Tensor:
-    run = load_run(inputs / "run")
+    run = loaded_run(inputs)
     with torch.inference_mode():
         (feature_D,) = run.model.encode_text(run.tokenizer.encode([text]))
     return feature_D / feature_D.norm()
 
 
 def slow_image(inputs: Path, image: bytes) -> torch.Tensor:
-    run = load_run(inputs / "run")
+    run = loaded_run(inputs)
     with torch.inference_mode():
         (feature_D,) = run.model.encode_image(normalise(torch.from_numpy(pixels(image, 32).copy())[None]))
     return feature_D / feature_D.norm()
@@ -80,7 +86,7 @@ def slow_image(inputs: Path, image: bytes) -> torch.Tensor:
 
 def slow_probabilities(inputs: Path, image: bytes, labels: Sequence[str], templates: Sequence[str]) -> list[float]:
     image_D = slow_image(inputs, image)
-    scale = load_run(inputs / "run").objective.scale
+    scale = loaded_run(inputs).objective.scale
     logits = []
     for label in labels:
         mean_D = sum(slow_text(inputs, template.replace("{c}", label)) for template in templates)
@@ -291,6 +297,10 @@ def test_what_search_is_told_to_mend(inputs: Path, use: Use, tmp_path: Path) -> 
     ):
         status, _, told = use("search", *arguments)
         assert status == 2 and says in told.splitlines()[-1]
+    evil = write_shards(tmp_path / "evil", train=CAPTIONS)
+    (evil / "manifest.json").write_text((evil / "manifest.json").read_text().replace('"colours"', '"../../colours"'))
+    status, _, told = use("search", "red", *about[:2], "--shards", evil, *about[4:])
+    assert status == 2 and "leads out of" in told
 
 
 @pytest.fixture(scope="module")
@@ -314,7 +324,7 @@ def test_the_page_asks_and_is_answered(browser: TestClient, inputs: Path) -> Non
 
 def test_the_page_refuses_what_is_too_large_or_no_image(browser: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
     large = io.BytesIO()
-    Image.new("L", (10_000, 6_000)).save(large, "PNG")
+    Image.new("1", (10_000, 6_000)).save(large, "PNG")
     for content, status, says in (
         (b"x" * (page.MOST_BYTES + 1), 413, "larger than 20 MB"),
         (large.getvalue(), 400, "10000 x 6000 pixels, at most 50,000,000"),

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from model.data.manifest import ShardEntry
-from model.data.shards import read_index
+from model.data.shards import REBUILD, read_index
 from model.errors import InputError
 from model.evaluation.embed import check_finite
 from model.evaluation.images import PREPROCESSING, ImageRef
@@ -52,7 +52,10 @@ class Vectors:
 
 
 def index_parts(cache: Path, shards: Shards, splits: Sequence[str], loaded: Loaded) -> list[IndexPart]:
-    """One per tar, in the order of the manifest; a file that is not there yet is made by `complete_index`."""
+    """One per tar, in the order of the manifest; a file that is not there yet is made by `complete_index`.
+
+    Raises InputError for names that lead out of `cache`.
+    """
     weights = loaded.embedder.weights_sha256
     folder = cache / f"{shards.manifest.name}-{weights[:16]}"
     parts = []
@@ -60,7 +63,13 @@ def index_parts(cache: Path, shards: Shards, splits: Sequence[str], loaded: Load
         for shard in shards.manifest.shards(split):
             about = [KIND, weights, PREPROCESSING, loaded.embedder.image_px, shard.file, shard.sha256]
             key = hashlib.sha256(json.dumps(about).encode()).hexdigest()
-            parts.append(IndexPart(shard, (folder / shard.file).with_suffix(".safetensors"), key))
+            path = (folder / shard.file).with_suffix(".safetensors")
+            if not path.resolve().is_relative_to(cache.resolve()):
+                raise InputError(
+                    f"{shards.folder.path}/manifest.json: the name {shards.manifest.name!r} with the shard {shard.file!r} "
+                    f"leads out of {cache}; {REBUILD}"
+                )
+            parts.append(IndexPart(shard, path, key))
     return parts
 
 
