@@ -15,16 +15,18 @@ import pytest
 import torch
 from evaluation_inputs import COLOURS, TEMPLATES, picture, write_run, write_shards
 from fastapi.testclient import TestClient
-from PIL import Image
+from PIL import Image, ImageOps
 
-from model.checkpoint import Run, load_run
+from model.checkpoint import Position, Run, load_run, save_checkpoint
 from model.data import normalise
 from model.errors import InputError
 from model.evaluation.classifier_file import Classifier, build_classifier, load_classifier
 from model.evaluation.images import pixels
+from model.files import sha256_file
 from model.use import serve as page
 from model.use.__main__ import main
 from model.use.loading import Loaded, load_model
+from model.use.upright import upright_pixels
 from model.weights.folders import export_weights
 
 CAPTIONS = [["a red thing"], ["a green thing"], ["a blue thing"], ["a yellow thing"], ["another red thing"]]
@@ -147,6 +149,21 @@ def test_classify_is_the_model_image_by_image(inputs: Path, use: Use, tmp_path: 
         assert told_in_order == sorted(told_in_order, reverse=True)
 
 
+@pytest.mark.parametrize("ending", ["JPEG", "PNG", "WEBP"])
+def test_a_photograph_is_seen_upright(ending: str) -> None:
+    rows, columns = np.mgrid[0:48, 0:64]
+    taken = Image.fromarray(np.stack([rows * 5, columns * 3, rows + columns], axis=-1).astype(np.uint8))
+    for orientation in range(1, 9):
+        exif, buffer = Image.Exif(), io.BytesIO()
+        exif[0x0112] = orientation
+        taken.save(buffer, ending, exif=exif, quality=100, lossless=True)
+        turned = io.BytesIO()
+        ImageOps.exif_transpose(Image.open(buffer)).save(turned, "PNG")
+        expected = pixels(turned.getvalue(), 32).astype(int)
+        assert abs(upright_pixels(buffer.getvalue(), 32).astype(int) - expected).max() <= 3
+        assert orientation == 1 or abs(pixels(buffer.getvalue(), 32).astype(int) - expected).max() > 50
+
+
 def test_a_saved_classifier_answers_the_same(inputs: Path, use: Use, tmp_path: Path) -> None:
     saved = tmp_path / "classifier.npz"
     image, model = inputs / "images" / "red.png", ["--model", inputs / "run"]
@@ -182,6 +199,17 @@ def test_folders_of_other_programs_answer_as_the_run(inputs: Path, use: Use, tmp
     for one, other in zip(map(json.loads, ours), map(json.loads, theirs), strict=True):
         expected = {entry["name"]: entry["probability"] for entry in one["classes"]}
         assert {entry["name"]: entry["probability"] for entry in other["classes"]} == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_run_that_is_still_learning_answers_by_its_newest_checkpoint(inputs: Path, use: Use, tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run")
+    (run / "done.json").unlink()
+    saved = save_checkpoint(
+        run, load_run(inputs / "other").objective, {}, Position(3, 24, 1.0, 1.0, 0, 0), "0" * 64, keep=1
+    )
+    assert load_model(run).embedder.weights_sha256 == sha256_file(saved / "model.safetensors")
+    about = ["classify", inputs / "images" / "red.png", "--labels", "red,green,blue", "--model"]
+    assert use(*about, run) == use(*about, inputs / "other") != use(*about, inputs / "run")
 
 
 def test_what_classify_is_told_to_mend(inputs: Path, use: Use, tmp_path: Path) -> None:
@@ -323,10 +351,11 @@ def test_the_page_asks_and_is_answered(browser: TestClient, inputs: Path) -> Non
 
 
 def test_the_page_refuses_what_is_too_large_or_no_image(browser: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(page, "MOST_BYTES", 2**20)
     large = io.BytesIO()
     Image.new("1", (10_000, 6_000)).save(large, "PNG")
     for content, status, says in (
-        (b"x" * (page.MOST_BYTES + 1), 413, "larger than 20 MB"),
+        (b"x" * (page.MOST_BYTES + 1), 413, "larger than 1 MB"),
         (large.getvalue(), 400, "10000 x 6000 pixels, at most 50,000,000"),
         (b"text", 400, "not an image"),
         (b"", 400, "not an image"),

@@ -28,6 +28,8 @@ Named = tuple[str, ImageRef]
 """An image and the key that a person knows it by."""
 Judge = Callable[[Tensor], tuple[Tensor, ...]]
 """Normalised images (B, 3, H, W) -> what is kept of each, tensors (B, F)."""
+Look = Callable[[bytes, int], NDArray[np.uint8]]
+"""An encoded image and a side in pixels -> its square (side, side, 3); UnreadableError if it cannot be decoded."""
 Decoded = NDArray[np.uint8] | str
 """Pixels, or why there are none."""
 
@@ -72,6 +74,7 @@ def judged_parts(
     device: torch.device,
     judges: Sequence[Judge],
     progress: Progress,
+    look: Look = pixels,
 ) -> Iterator[Judged]:
     """What the judges say of each part, in order; `batch` images at once, none of two parts.
 
@@ -80,7 +83,7 @@ def judged_parts(
     batches = [
         part[start : start + batch] for part in parts for start in range(0, max(1, len(part)), batch)
     ]  # one, if empty, for a part without images
-    decoded = _decoded(batches, image_px)
+    decoded = _decoded(batches, image_px, look)
     for part in parts:
         rows: list[int] = []
         unreadable: list[Unreadable] = []
@@ -111,13 +114,13 @@ def _judged(pixels_BHWC: NDArray[np.uint8], device: torch.device, judges: Sequen
         return [tuple(found.float().cpu() for found in judge(image_BCHW)) for judge in judges]
 
 
-def _decoded(batches: Sequence[Sequence[Named]], image_px: int) -> Iterator[list[Decoded]]:
+def _decoded(batches: Sequence[Sequence[Named]], image_px: int, look: Look) -> Iterator[list[Decoded]]:
     """One batch ahead of who asks, so that threads decode while a model looks at the last one."""
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         now: list[Future[Decoded]] | None = None
         try:
             for batch in batches:
-                ahead = [pool.submit(_pixels, image, image_px) for _, image in batch]
+                ahead = [pool.submit(_pixels, image, image_px, look) for _, image in batch]
                 if now is not None:
                     yield [future.result() for future in now]
                 now = ahead
@@ -127,9 +130,9 @@ def _decoded(batches: Sequence[Sequence[Named]], image_px: int) -> Iterator[list
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _pixels(image: ImageRef, image_px: int) -> Decoded:
+def _pixels(image: ImageRef, image_px: int, look: Look) -> Decoded:
     try:
-        return pixels(image.read(), image_px)
+        return look(image.read(), image_px)
     except UnreadableError as error:
         return str(error)
     except OSError as error:

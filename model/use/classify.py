@@ -16,6 +16,7 @@ from model.evaluation.classifier_file import Classifier
 from model.evaluation.images import ImageRef
 from model.evaluation.passes import Progress, judged_parts
 from model.use.loading import BATCH, Loaded
+from model.use.upright import upright_pixels
 
 IMAGE_ENDINGS = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
 DEFAULT_TEMPLATE = "a photo of a {c}."  # section 3.1.4
@@ -75,11 +76,16 @@ def classify(loaded: Loaded, classifier: Classifier, images: Sequence[Path], top
     refs = [(str(path), ImageRef(root, str(path.absolute())[1:], 0, path.stat().st_size)) for path in images]
     parts = [refs[start : start + BATCH] for start in range(0, len(refs), BATCH)]
     embedder = loaded.embedder
-    progress = Progress("classifying", len(refs), 0, lambda _: None)
-    judges = [embedder.towers.encode_image_twice]
-    for part, judged in zip(
-        parts, judged_parts(parts, embedder.image_px, BATCH, embedder.device, judges, progress), strict=True
-    ):
+    passing = judged_parts(
+        parts,
+        embedder.image_px,
+        BATCH,
+        embedder.device,
+        [embedder.towers.encode_image_twice],
+        Progress("classifying", len(refs), 0, lambda _: None),
+        upright_pixels,
+    )
+    for part, judged in zip(parts, passing, strict=True):
         answers = {found.key: Answer(found.key, (), found.reason) for found in judged.unreadable}
         if judged.rows:
             probability_NC = classifier.probabilities(judged.found[0][-1])

@@ -24,11 +24,12 @@ from model.data.manifest import ShardEntry
 from model.data.shards import REBUILD, read_index
 from model.errors import InputError
 from model.evaluation.embed import Embedder
-from model.evaluation.images import UnreadableError, pixels
+from model.evaluation.images import UnreadableError
 from model.evaluation.passes import Say
 from model.evaluation.shards import Shards
 from model.files import writing
 from model.use.index import IndexPart, Vectors, read_vectors
+from model.use.upright import upright_pixels
 
 BLOCK = 65_536
 COLUMNS = ("key", "image_offset", "image_size", "json_offset", "json_size")
@@ -66,7 +67,7 @@ def query_of_image(embedder: Embedder, path: Path) -> Tensor:
 def query_of_bytes(embedder: Embedder, data: bytes, name: str) -> Tensor:
     """Unit vector (D,) of an encoded image. Raises InputError if it cannot be decoded."""
     try:
-        square_HWC = pixels(data, embedder.image_px)
+        square_HWC = upright_pixels(data, embedder.image_px)
     except UnreadableError as error:
         raise InputError(f"{name}: {error}; name an image in JPEG, PNG or WebP") from error
     with torch.inference_mode():
