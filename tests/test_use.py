@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from evaluation_inputs import COLOURS, TEMPLATES, picture, write_run, write_shards
+from evaluation_inputs import COLOURS, TEMPLATES, picture, write_run, write_shards, write_tar
 from fastapi.testclient import TestClient
 from PIL import Image, ImageOps
 
@@ -312,6 +312,25 @@ def test_embeddings_in_the_layout_of_clip_retrieval(inputs: Path, use: Use, tmp_
     assert image_ND[6] == pytest.approx(slow_image(inputs, picture("blue", 5_006)).numpy(), abs=1e-3)
     assert text_ND[6] == pytest.approx(slow_text(inputs, "a green thing").numpy(), abs=1e-3)
     assert "is there already" in use("search", *about, "--export-embeddings", tmp_path / "out")[2]
+
+
+def test_a_tar_whose_samples_were_all_taken_down(inputs: Path, use: Use, tmp_path: Path) -> None:
+    shards = write_shards(tmp_path / "shards", train=CAPTIONS)
+    write_tar(shards / "train" / "000001.tar", [])
+    index = pq.read_table(shards / "train" / "000000.index.parquet")
+    pq.write_table(index.slice(0, 0), shards / "train" / "000001.index.parquet")
+    manifest = json.loads((shards / "manifest.json").read_text())
+    empty = {"file": "train/000001.tar", "index": "train/000001.index.parquet", "samples": 0, "sha256": "0" * 64}
+    manifest["splits"]["train"]["shards"].append(empty)
+    (shards / "manifest.json").write_text(json.dumps(manifest))
+    about = ["--model", inputs / "run", "--shards", shards, "--cache", tmp_path / "cache"]
+    first = use("search", "a red thing", *about, "--json", "--export-embeddings", tmp_path / "out")
+    assert first[0] == 0 and len(first[1]) == 5
+    assert [path.name for path in (tmp_path / "out" / "img_emb").iterdir()] == ["img_emb_0.npy"]
+    # Its vectors alone are missing: there is nothing to be done, and nothing to divide by.
+    (made,) = (tmp_path / "cache").rglob("000001.safetensors")
+    made.unlink()
+    assert use("search", "a red thing", *about, "--json") == (0, first[1], "")
 
 
 def test_what_search_is_told_to_mend(inputs: Path, use: Use, tmp_path: Path) -> None:

@@ -57,6 +57,8 @@ class Progress:
 
     def add(self, images: int) -> None:
         """So many more are done."""
+        if images == 0:  # a tar whose samples were all taken down
+            return
         self.done += images
         if self.done < self.total and self.done - self.said < self.total / LINES:
             return

@@ -136,17 +136,20 @@ def save_images(shards: Shards, hits: Sequence[Hit], folder: Path) -> None:
 
 def export_embeddings(shards: Shards, parts: Sequence[IndexPart], embedder: Embedder, folder: Path, say: Say) -> None:
     """clip-retrieval's layout: img_emb/img_emb_0.npy, text_emb/text_emb_0.npy (unit, fp16) and metadata/metadata_0.parquet,
-    one of each per tar, numbers filled with zeros as there. Raises InputError if `folder` holds something.
+    one of each per tar that shows an image, numbers filled with zeros as there. Raises InputError if `folder` holds something.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder} is there already; choose another one, or remove it")
     digits = len(str(max(1, len(parts))))
-    for number, part in enumerate(parts):
+    number = 0
+    for part in parts:
         vectors = _vectors(part)
+        if not vectors.rows:
+            continue
         table = read_index(shards.folder, part.shard, COLUMNS).take(vectors.rows).to_pylist()
         hits = [_hit(shards, part.shard, row, 0.0) for row in table]
         captions = [hit.caption for hit in hits]
-        text_ND = functional.normalize(embedder.texts(captions)).half() if hits else torch.empty(0, 0).half()
+        text_ND = functional.normalize(embedder.texts(captions)).half()
         columns = {
             "image_path": [hit.key for hit in hits],
             "caption": captions,
@@ -164,6 +167,7 @@ def export_embeddings(shards: Shards, parts: Sequence[IndexPart], embedder: Embe
                 path = folder / name
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(content)
+        number += 1
         say(f"exported {part.shard.file}: {len(hits)} images")
 
 
