@@ -114,7 +114,7 @@ def _labels(chosen: argparse.Namespace) -> list[str]:
     if len(ways) != 1:
         raise InputError("give the classes in one way: --labels 'a, b, c', or --labels-file FILE, or --classifier FILE")
     if chosen.classifier and chosen.template:
-        raise InputError("--template has no effect on a classifier that is made already; leave it out")
+        raise InputError("a template has no effect on a classifier that is made already; leave it out")
     if chosen.labels_file:
         return read_labels(chosen.labels_file)
     return split_labels(chosen.labels)
