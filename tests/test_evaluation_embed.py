@@ -37,7 +37,7 @@ class CountingFolder(Folder):
 
 @dataclass(frozen=True)
 class Setting:
-    """Two models, and 200 images of which two cannot be read."""
+    """Two models, and 24 images of which two cannot be read."""
 
     folder: CountingFolder
     models: list[Embedder]
@@ -48,7 +48,7 @@ class Setting:
 def made(tmp_path_factory: pytest.TempPathFactory) -> Setting:
     root = tmp_path_factory.mktemp("embed")
     few = [picture("red", number) for number in range(7)]
-    for number in range(200):
+    for number in range(24):
         (root / f"{number:03d}.jpg").write_bytes(b"no image" if number in BROKEN else few[number % 7])
     runs = [load_run(write_run(root / f"run{seed}", seed)) for seed in (0, 1)]
     models = [
@@ -84,16 +84,16 @@ def embed_some(made: Setting, caches: list[Path], say: embed.Say, first: int = 0
 
 def test_two_models_see_each_image_once_and_each_as_alone(made: Setting, small_parts: None, tmp_path: Path) -> None:
     caches = [tmp_path / "0.safetensors", tmp_path / "1.safetensors"]
-    both = embed_some(made, caches, lambda _: None, first=188)
-    assert sorted(made.folder.read_names) == [f"{number}.jpg" for number in range(188, 200)]
+    both = embed_some(made, caches, lambda _: None, first=12)
+    assert sorted(made.folder.read_names) == [f"{number:03d}.jpg" for number in range(12, 24)]
     for model, found in zip(made.models, both, strict=True):
         assert found.rows == list(range(12))
-        torch.testing.assert_close(found.features, one_by_one(model, made, list(range(188, 200))), atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(found.features, one_by_one(model, made, list(range(12, 24))), atol=1e-5, rtol=1e-4)
     assert not torch.allclose(both[0].features, both[1].features, atol=1e-2)
     # Another pass for a third cache reads them again, and only for the model that lacks them.
     made.folder.read_names.clear()
     caches[1] = tmp_path / "2.safetensors"
-    again = embed_some(made, caches, lambda _: None, first=188)
+    again = embed_some(made, caches, lambda _: None, first=12)
     assert len(made.folder.read_names) == 12
     assert all(torch.equal(one.features, other.features) for one, other in zip(both, again, strict=True))
     assert caches[1].read_bytes() == (tmp_path / "1.safetensors").read_bytes()
@@ -107,27 +107,30 @@ def test_a_killed_pass_goes_on_where_it_was(made: Setting, small_parts: None, tm
 
     caches = [tmp_path / "killed.safetensors"]
     with pytest.raises(KeyboardInterrupt):
-        embed_some(made, caches, kill, first=188)
+        embed_some(made, caches, kill, first=12)
     assert not caches[0].exists()
     made.folder.read_names.clear()
     lines: list[str] = []
-    (found,) = embed_some(made, caches, lines.append, first=188)
+    (found,) = embed_some(made, caches, lines.append, first=12)
     # Three parts of two were whole; the fourth was under way.
-    assert sorted(made.folder.read_names) == [f"{number}.jpg" for number in range(194, 200)]
+    assert sorted(made.folder.read_names) == [f"{number:03d}.jpg" for number in range(18, 24)]
     assert lines[0].startswith("embedding some 8/12")
-    (whole,) = embed_some(made, [tmp_path / "whole.safetensors"], lambda _: None, first=188)
+    (whole,) = embed_some(made, [tmp_path / "whole.safetensors"], lambda _: None, first=12)
     assert torch.equal(found.features, whole.features) and found.rows == whole.rows
     assert caches[0].read_bytes() == (tmp_path / "whole.safetensors").read_bytes()
 
 
-def test_a_part_without_a_readable_image(made: Setting, small_parts: None, tmp_path: Path) -> None:
+def test_a_part_without_a_readable_image(
+    made: Setting, small_parts: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embed, "MAX_UNREADABLE_SHARE", 0.1)  # else one such part needs two hundred images beside it
     (found,) = embed_some(made, [tmp_path / "all.safetensors"], lambda _: None)
-    assert found.rows == [number for number in range(200) if number not in BROKEN]
+    assert found.rows == [number for number in range(24) if number not in BROKEN]
     assert [(each.key, each.reason) for each in found.unreadable] == [
         ("004", "not an image that can be decoded"),
         ("005", "not an image that can be decoded"),
     ]
-    assert found.features.shape == (198, 8) and found.before.shape == (198, 16)
+    assert found.features.shape == (22, 8) and found.before.shape == (22, 16)
 
 
 def test_time_left() -> None:
