@@ -13,6 +13,8 @@ PEERS = {
     "bench_download": "img2dataset",
     "bench_loss": "open_clip",
     "bench_probe": "sklearn",
+    "bench_zero_shot": "open_clip",
+    "bench_embed": "simplejpeg",
 }
 
 

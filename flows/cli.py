@@ -23,6 +23,7 @@ quiet_environment()
 import tyro  # noqa: E402 -- Prefect reads its settings at import, and tyro's configurations import it
 from pydantic import BaseModel, ValidationError  # noqa: E402
 
+from flows import use_commands  # noqa: E402
 from flows.recipes import RECIPES, Recipe, recipe  # noqa: E402
 from model.config import PretrainConfig, objective_named  # noqa: E402
 from pipeline.errors import InputError, WorkError  # noqa: E402
@@ -45,6 +46,12 @@ From the web to a zero-shot classifier:
   wit evaluate RECIPE             zero-shot accuracy, retrieval, report.html
   wit takedown DATASET            take images out of a data set and out of all later ones (--urls, --hosts, --sha256 FILE)
   wit build-queries [NAME]        the paper's list of queries, from Wikipedia, WordNet or your own lists
+
+With a model, a run or a folder of open_clip's or Hugging Face's (docs/use.md):
+  wit classify IMAGE ...          which of some classes images show (--model RUN --labels "a cat, a dog")
+  wit search DATASET "text"       images of a data set that are like a text or an --image (--model RUN)
+  wit embed DATASET               what search reads, for several models in one pass (--models RUN RUN)
+  wit serve MODEL                 a page on this machine: drop an image, type classes
 
 Models of other programs (docs/weights.md):
   wit import-weights FOLDER NAME  a run of a model in the format of OpenAI, open_clip or Hugging Face
@@ -384,6 +391,10 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "verify": _verify,
     "takedown": _takedown,
     "tiny-web": _tiny_web,
+    "classify": use_commands.classify,
+    "search": use_commands.search,
+    "embed": use_commands.embed,
+    "serve": use_commands.serve,
 }
 
 if __name__ == "__main__":

@@ -110,6 +110,11 @@ class Workspace:
         return self._cache / "files"
 
     @property
+    def embedding_cache(self) -> Path:
+        """Vectors of data sets' images, by model and tar, that `wit search` reads; always local, safe to delete."""
+        return self._cache / "embeddings"
+
+    @property
     def evaluation_sets(self) -> UPath:
         return self.root / "evaluation_sets"
 

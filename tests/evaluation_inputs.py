@@ -96,7 +96,8 @@ def write_shards(folder: Path, train: Sequence[Sequence[str]], val: Sequence[Seq
         members = []
         for number, own in enumerate(captions):
             key, colour = f"{number:09d}", list(COLOURS)[number % 4]
-            record = json.dumps({"pair_id": key, "captions": list(own)}).encode()
+            url = f"http://site.test/{split}/{key}.jpg"
+            record = json.dumps({"pair_id": key, "url": url, "captions": list(own)}).encode()
             image = picture(colour, 1_000 * len(split) + number)
             members += [(f"{key}.jpg", image), (f"{key}.txt", own[0].encode()), (f"{key}.json", record)]
         tar_path = folder / split / "000000.tar"

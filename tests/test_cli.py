@@ -150,7 +150,8 @@ def test_every_wit_command_of_the_readme_is_understood(command: str) -> None:
     """What the flows then do is tests/test_walk.py; here the words must mean a valid configuration."""
     words = shlex.split(command)[1:]
     assert words[0] in cli.COMMANDS
-    if words[0] in ("recipes", "why", "card", "verify", "takedown", "tiny-web"):
+    asked = ("classify", "search", "embed", "serve")  # tests/test_use_commands.py
+    if words[0] in ("recipes", "why", "card", "verify", "takedown", "tiny-web", *asked):
         return
     if words[0] == "build-queries":
         queries, _ = cli._configured(BuildQueriesConfig(name=words[1]), words[2:], words[0])

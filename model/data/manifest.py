@@ -14,11 +14,12 @@ class Entry(BaseModel):
 
 
 class ShardEntry(Entry):
-    """A tar, its index, and how many samples they hold."""
+    """A tar, its index, how many samples they hold, and the tar's checksum."""
 
     file: str
     index: str
     samples: int = Field(ge=0)
+    sha256: str = ""
 
 
 class SplitEntry(Entry):

@@ -1,33 +1,34 @@
 """Images and texts to features, and the cache that spares doing it twice.
 
-Axes: N images, D dimensions of the shared space, F dimensions before the projection into it, B batch, L tokens.
+Axes: N images, D dimensions of the shared space, F dimensions before the projection into it, B batch, T texts, L tokens.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+import shutil
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from model.data import normalise
 from model.errors import InputError
-from model.evaluation.images import PREPROCESSING, ImageRef, UnreadableError, pixels
+from model.evaluation.images import PREPROCESSING, ImageRef
+from model.evaluation.passes import Progress, judged_parts
+from model.evaluation.passes import Say as Say
 from model.evaluation.results import Unreadable
+from model.files import writing
 
 MAX_UNREADABLE_SHARE = 0.01
-TEXTS_AT_ONCE = 256
+PART_IMAGES = 2_048
+"""What a kill costs at most."""
+TOKENS_AT_ONCE = 16_384
 CACHED = "features before and after the projection"
 """Part of the key: a cache that holds less is none."""
 
@@ -45,12 +46,13 @@ class Tokenizer(Protocol):
 
     def encode(self, texts: list[str]) -> Tensor: ...
 
+    def encode_ids(self, texts: Sequence[str]) -> tuple[list[list[int]], int]: ...
 
-Say = Callable[[str], None]
+    def pad(self, rows: Sequence[Sequence[int]]) -> Tensor: ...
+
+
 ScoreTexts = Callable[[Tensor, Tensor], Tensor]
 """Normalised images (B, 3, H, W) and tokens (T, L) -> how well each text describes each image (B, T)."""
-Judge = Callable[[Tensor], tuple[Tensor, ...]]
-"""Normalised images (B, 3, H, W) -> what is kept of each: before a projection (B, F) and after it (B, D), or one (B, T)."""
 
 
 @dataclass(frozen=True)
@@ -80,100 +82,152 @@ class Embedder:
     def cached_images(
         self, cache: Path, name: str, digest: str, images: Sequence[tuple[str, ImageRef]], say: Say
     ) -> Embedded:
-        """The features of (key, image) pairs, from `cache` if it holds those of these weights, pixels and images."""
-        key = self._cache_key(digest, [image_key for image_key, _ in images])
-        found = read_cache(cache, key)
-        if found is not None:
-            say(f"features of {name} are in the cache")
-            return found
-        embedded = self.images(name, images, say)
-        write_cache(cache, key, embedded)
-        return embedded
+        """The features of (key, image) pairs, from `cache` if it holds those of these weights, pixels and images.
 
-    def images(self, name: str, images: Sequence[tuple[str, ImageRef]], say: Say) -> Embedded:
-        """Features of images. Raises InputError if more than 1 % cannot be read."""
-        return self._each(f"embedding {name}", name, images, self.towers.encode_image_twice, say)
+        Raises InputError if more than 1 % cannot be read.
+        """
+        (embedded,) = cached_by_each([self], [cache], name, digest, images, say)
+        return embedded
 
     def scores(
         self, score_texts: ScoreTexts, name: str, images: Sequence[tuple[str, ImageRef]], texts: Sequence[str], say: Say
     ) -> Embedded:
         """How well each text describes each image (N, len(texts)), in the place of features."""
         tokens_TL = self.tokenizer.encode(list(texts)).to(self.device)
-        return self._each(
-            f"scoring {name}", name, images, lambda image_BCHW: (score_texts(image_BCHW, tokens_TL),), say
-        )
+        progress = Progress(f"scoring {name}", len(images), 0, say)
 
-    def _each(
-        self,
-        doing: str,
-        name: str,
-        images: Sequence[tuple[str, ImageRef]],
-        judge: Judge,
-        say: Say,
-    ) -> Embedded:
-        """Decode in threads, one batch ahead of the model."""
-        judged: list[tuple[Tensor, ...]] = []
-        rows: list[int] = []
-        unreadable: list[Unreadable] = []
-        done = 0
-        for part in self._decoded(images):
-            whole = [pixels_HWC for pixels_HWC in part if not isinstance(pixels_HWC, str)]
-            for row, found in enumerate(part, done):
-                if isinstance(found, str):
-                    unreadable.append(Unreadable(key=images[row][0], reason=found))
-                else:
-                    rows.append(row)
-            if whole:
-                judged.append(self._judged(np.stack(whole), judge))
-            done += len(part)
-            say(f"{doing} {done}/{len(images)}")
-        check_readable(name, unreadable, len(images))
-        found_NF = [torch.cat(parts) for parts in zip(*judged, strict=True)]
-        before_NF, features_ND = found_NF[0], found_NF[-1]
-        check_finite(name, features_ND)
-        return Embedded(features_ND, before_NF, rows, unreadable)
+        def judge(image_BCHW: Tensor) -> tuple[Tensor, ...]:
+            return (score_texts(image_BCHW, tokens_TL),)
+
+        (judged,) = judged_parts([images], self.image_px, self.batch, self.device, [judge], progress)
+        check_readable(name, judged.unreadable, len(images))
+        ((scores_NT,),) = judged.found
+        check_finite(name, scores_NT)
+        return Embedded(scores_NT, scores_NT, judged.rows, judged.unreadable)
 
     def texts(self, texts: Sequence[str]) -> Tensor:
-        """Features (len(texts), D), unnormalised; each distinct text is embedded once."""
-        distinct = list(dict.fromkeys(texts))
-        number = {text: index for index, text in enumerate(distinct)}
-        # Texts of like length share a batch, so that a tokenizer or tower that trims a batch to its longest text can.
-        order = sorted(range(len(distinct)), key=lambda index: len(distinct[index]))
-        features: list[Tensor] = []
+        """Features (len(texts), D), unnormalised; texts of the same tokens are embedded once.
+
+        Texts of like length share a batch, so that little of it is padding: what follows a text's end cannot reach its feature
+        (model/text.py), and so is not computed.
+        """
+        ids = [tuple(row) for row in self.tokenizer.encode_ids(texts)[0]]
+        distinct = sorted(set(ids), key=lambda row: (len(row), row))
+        features = []
         with torch.inference_mode():
-            for start in range(0, len(order), TEXTS_AT_ONCE):
-                tokens_BL = self.tokenizer.encode([distinct[index] for index in order[start : start + TEXTS_AT_ONCE]])
-                features.append(self.towers.encode_text(tokens_BL.to(self.device)).float().cpu())
-        ordered_ND = torch.cat(features)
-        features_ND = torch.empty_like(ordered_ND)
-        features_ND[torch.tensor(order)] = ordered_ND
+            for batch in batches_of_tokens(distinct):
+                features.append(self.towers.encode_text(self.tokenizer.pad(batch).to(self.device)).float().cpu())
+        features_ND = torch.cat(features)
         check_finite("the texts", features_ND)
-        return features_ND[torch.tensor([number[text] for text in texts])]
+        place = {row: index for index, row in enumerate(distinct)}
+        return features_ND[torch.tensor([place[row] for row in ids])]
 
-    def _decoded(self, images: Sequence[tuple[str, ImageRef]]) -> Iterator[list[NDArray[np.uint8] | str]]:
-        parts = [images[start : start + self.batch] for start in range(0, len(images), self.batch)]
-        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-            now: list[Future[NDArray[np.uint8] | str]] = []
-            for part in [*parts, []]:
-                ahead = [pool.submit(self._pixels, image) for _, image in part]
-                if now:
-                    yield [future.result() for future in now]
-                now = ahead
-
-    def _pixels(self, image: ImageRef) -> NDArray[np.uint8] | str:
-        try:
-            return pixels(image.read(), self.image_px)
-        except UnreadableError as error:
-            return str(error)
-
-    def _judged(self, pixels_BHWC: NDArray[np.uint8], judge: Judge) -> tuple[Tensor, ...]:
-        with torch.inference_mode():
-            image_BCHW = normalise(torch.from_numpy(pixels_BHWC).to(self.device))
-            return tuple(found.float().cpu() for found in judge(image_BCHW))
-
-    def _cache_key(self, digest: str, keys: list[str]) -> str:
-        parts = [CACHED, self.weights_sha256, PREPROCESSING, self.image_px, digest, keys]
+    def cache_key(self, digest: str, keys: Sequence[str]) -> str:
+        """What features are of: these weights, this preprocessing, these images."""
+        parts = [CACHED, self.weights_sha256, PREPROCESSING, self.image_px, digest, list(keys)]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def batches_of_tokens(sorted_rows: Sequence[tuple[int, ...]]) -> list[list[tuple[int, ...]]]:
+    """Rows of ids, shortest first, cut into batches that hold so many tokens at most, padding included; one row at least."""
+    batches: list[list[tuple[int, ...]]] = []
+    for row in sorted_rows:
+        if not batches or (len(batches[-1]) + 1) * len(row) > TOKENS_AT_ONCE:
+            batches.append([])
+        batches[-1].append(row)
+    return batches
+
+
+def cached_by_each(
+    embedders: Sequence[Embedder],
+    caches: Sequence[Path],
+    name: str,
+    digest: str,
+    images: Sequence[tuple[str, ImageRef]],
+    say: Say,
+) -> list[Embedded]:
+    """The features by each of several models, which want images of the same size, in one pass over those that are missing.
+
+    A part of the images at a time is kept beside each cache, so that a pass that was killed goes on with the part it was at.
+    """
+    image_px = embedders[0].image_px
+    if any(embedder.image_px != image_px for embedder in embedders):
+        raise ValueError("models that want images of several sizes cannot share a pass")
+    keys = [embedder.cache_key(digest, [key for key, _ in images]) for embedder in embedders]
+    whole = [read_cache(cache, key) for cache, key in zip(caches, keys, strict=True)]
+    if all(found is not None for found in whole):
+        say(f"features of {name} are in the cache")
+    else:
+        _complete(
+            [index for index, found in enumerate(whole) if found is None], embedders, caches, keys, name, images, say
+        )
+    embedded = []
+    for found, cache, key in zip(whole, caches, keys, strict=True):
+        if found is None:
+            firsts = range(0, len(images), PART_IMAGES)
+            parts = [part for first in firsts if (part := _read_part(cache, key, first)) is not None]
+            assert len(parts) == len(firsts), f"a part below {_parts_folder(cache)} was removed while it was used"
+            found = _merged(parts)
+            check_readable(name, found.unreadable, len(images))
+            check_finite(name, found.features)
+            write_cache(cache, key, found)
+            shutil.rmtree(_parts_folder(cache))
+        embedded.append(found)
+    return embedded
+
+
+def _complete(
+    wanting: list[int],
+    embedders: Sequence[Embedder],
+    caches: Sequence[Path],
+    keys: Sequence[str],
+    name: str,
+    images: Sequence[tuple[str, ImageRef]],
+    say: Say,
+) -> None:
+    """Embed the parts that one of the `wanting` models lacks."""
+    firsts = [
+        first
+        for first in range(0, len(images), PART_IMAGES)
+        if any(_read_part(caches[index], keys[index], first) is None for index in wanting)
+    ]
+    parts = [images[first : first + PART_IMAGES] for first in firsts]
+    before = len(images) - sum(map(len, parts))
+    progress = Progress(f"embedding {name}", len(images), before, say)
+    judges = [embedders[index].towers.encode_image_twice for index in wanting]
+    one = embedders[0]
+    passing = judged_parts(parts, one.image_px, one.batch, one.device, judges, progress)
+    for first, judged in zip(firsts, passing, strict=True):
+        rows = [first + row for row in judged.rows]
+        for index, tensors in zip(wanting, judged.found, strict=True):
+            before_NF, features_ND = tensors or (torch.empty(0), torch.empty(0))
+            embedded = Embedded(features_ND, before_NF, rows, judged.unreadable)
+            write_cache(_part_path(caches[index], first), _part_key(keys[index], first), embedded)
+
+
+def _merged(parts: Sequence[Embedded]) -> Embedded:
+    return Embedded(
+        torch.cat([part.features for part in parts]),
+        torch.cat([part.before for part in parts]),
+        [row for part in parts for row in part.rows],
+        [found for part in parts for found in part.unreadable],
+    )
+
+
+def _parts_folder(cache: Path) -> Path:
+    return cache.with_name(f".{cache.stem}.parts")
+
+
+def _part_path(cache: Path, first: int) -> Path:
+    return _parts_folder(cache) / f"{first:09d}.safetensors"
+
+
+def _part_key(key: str, first: int) -> str:
+    return f"{key} {first} {PART_IMAGES}"
+
+
+def _read_part(cache: Path, key: str, first: int) -> Embedded | None:
+    return read_cache(_part_path(cache, first), _part_key(key, first))
 
 
 def check_readable(name: str, unreadable: Sequence[Unreadable], images: int) -> None:
@@ -213,8 +267,7 @@ def read_cache(path: Path, key: str) -> Embedded | None:
 
 
 def write_cache(path: Path, key: str, embedded: Embedded) -> None:
-    """Write a file that is whole or absent."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write a file that is whole or absent. Raises InputError if it cannot be written."""
     partial = path.with_name(f".{path.name}.partial")
     # One entry, because safetensors writes several in an order that changes from run to run.
     about = json.dumps({"key": key, "unreadable": [found.model_dump() for found in embedded.unreadable]})
@@ -223,5 +276,7 @@ def write_cache(path: Path, key: str, embedded: Embedded) -> None:
         "before": embedded.before.contiguous(),
         "rows": torch.tensor(embedded.rows, dtype=torch.long),
     }
-    save_file(tensors, partial, metadata={"about": about})
-    partial.replace(path)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file(tensors, partial, metadata={"about": about})
+        partial.replace(path)

@@ -29,12 +29,7 @@ def import_weights(source: Path, run_dir: Path, dataset: str) -> None:
     `dataset` is what evaluations of the run take captions and a validation split from. Raises InputError.
     """
     _require_free(run_dir)
-    weights, tokenizer = _read(source)
-    if tokenizer.vocab_size > weights.config.text.vocab_size:
-        raise InputError(
-            f"{source}: the model has {weights.config.text.vocab_size:,} token embeddings, its tokenizer "
-            f"{tokenizer.vocab_size:,} entries; put the tokenizer.json it was trained with beside it"
-        )
+    weights, tokenizer = read_weights(source)
     made_of = CLIPS_OWN if tokenizer.cleans_as_official else str(source)
     try:
         config = PretrainConfig(name=run_dir.name, dataset=dataset, tokenizer=made_of, model=weights.config)
@@ -64,6 +59,17 @@ def export_weights(run_dir: Path, folder: Path, to: Format, precision: Precision
             partial.rename(folder)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
+
+
+def read_weights(source: Path) -> tuple[Weights, Tokenizer]:
+    """A model in any of the formats, and its tokenizer. Raises InputError."""
+    weights, tokenizer = _read(source)
+    if tokenizer.vocab_size > weights.config.text.vocab_size:
+        raise InputError(
+            f"{source}: the model has {weights.config.text.vocab_size:,} token embeddings, its tokenizer "
+            f"{tokenizer.vocab_size:,} entries; put the tokenizer.json it was trained with beside it"
+        )
+    return weights, tokenizer
 
 
 def _require_free(folder: Path) -> None:
