@@ -9,7 +9,9 @@ from evaluation_inputs import COLOURS, picture, write_set, write_split, write_ta
 
 from model.errors import InputError
 from model.evaluation.images import UnreadableError, pixels
-from model.evaluation.sets import fill, read_set, read_sets
+from model.evaluation.locate import read_sets
+from model.evaluation.names import fill
+from model.evaluation.sets import read_set
 
 
 def test_reads_every_sample_of_every_tar(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from model.data import normalise
 from model.errors import InputError
-from model.evaluation.images import PREPROCESSING, ImageRef, UnreadableError, pixels
+from model.evaluation.images import PREPROCESSING, StoredImage, UnreadableError, pixels
 from model.evaluation.results import Unreadable
 
 MAX_UNREADABLE_SHARE = 0.01
@@ -78,7 +78,7 @@ class Embedder:
     batch: int
 
     def cached_images(
-        self, cache: Path, name: str, digest: str, images: Sequence[tuple[str, ImageRef]], say: Say
+        self, cache: Path, name: str, digest: str, images: Sequence[tuple[str, StoredImage]], say: Say
     ) -> Embedded:
         """The features of (key, image) pairs, from `cache` if it holds those of these weights, pixels and images."""
         key = self._cache_key(digest, [image_key for image_key, _ in images])
@@ -90,12 +90,17 @@ class Embedder:
         write_cache(cache, key, embedded)
         return embedded
 
-    def images(self, name: str, images: Sequence[tuple[str, ImageRef]], say: Say) -> Embedded:
+    def images(self, name: str, images: Sequence[tuple[str, StoredImage]], say: Say) -> Embedded:
         """Features of images. Raises InputError if more than 1 % cannot be read."""
         return self._each(f"embedding {name}", name, images, self.towers.encode_image_twice, say)
 
     def scores(
-        self, score_texts: ScoreTexts, name: str, images: Sequence[tuple[str, ImageRef]], texts: Sequence[str], say: Say
+        self,
+        score_texts: ScoreTexts,
+        name: str,
+        images: Sequence[tuple[str, StoredImage]],
+        texts: Sequence[str],
+        say: Say,
     ) -> Embedded:
         """How well each text describes each image (N, len(texts)), in the place of features."""
         tokens_TL = self.tokenizer.encode(list(texts)).to(self.device)
@@ -107,7 +112,7 @@ class Embedder:
         self,
         doing: str,
         name: str,
-        images: Sequence[tuple[str, ImageRef]],
+        images: Sequence[tuple[str, StoredImage]],
         judge: Judge,
         say: Say,
     ) -> Embedded:
@@ -150,7 +155,7 @@ class Embedder:
         check_finite("the texts", features_ND)
         return features_ND[torch.tensor([number[text] for text in texts])]
 
-    def _decoded(self, images: Sequence[tuple[str, ImageRef]]) -> Iterator[list[NDArray[np.uint8] | str]]:
+    def _decoded(self, images: Sequence[tuple[str, StoredImage]]) -> Iterator[list[NDArray[np.uint8] | str]]:
         parts = [images[start : start + self.batch] for start in range(0, len(images), self.batch)]
         with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
             now: list[Future[NDArray[np.uint8] | str]] = []
@@ -160,7 +165,7 @@ class Embedder:
                     yield [future.result() for future in now]
                 now = ahead
 
-    def _pixels(self, image: ImageRef) -> NDArray[np.uint8] | str:
+    def _pixels(self, image: StoredImage) -> NDArray[np.uint8] | str:
         try:
             return pixels(image.read(), self.image_px)
         except UnreadableError as error:

@@ -16,11 +16,12 @@ from model.config import EvaluateConfig
 from model.errors import InputError
 from model.evaluation.embed import Embedder, Say
 from model.evaluation.learned import measure_learned
+from model.evaluation.locate import read_sets
 from model.evaluation.mentions import count_mentions
 from model.evaluation.report import write_report
-from model.evaluation.results import Inputs, RetrievalResult, Row, SetResult, Summary, write_text
+from model.evaluation.results import Inputs, RetrievalResult, Row, SetResult, SkippedSet, Summary, write_text
 from model.evaluation.retrieval import measure_retrieval, relevance
-from model.evaluation.sets import EvaluationSet, read_sets
+from model.evaluation.sets import EvaluationSet
 from model.evaluation.shards import Shards, first_pairs, read_shards, training_captions
 from model.evaluation.zero_shot import class_vectors, logits, measure_scored_set, measure_set
 from model.files import sha256_file
@@ -43,6 +44,7 @@ class Evaluation:
     config: EvaluateConfig
     shards: Shards
     sets: list[EvaluationSet]
+    skipped: list[SkippedSet]
     inputs: Inputs
 
 
@@ -50,7 +52,7 @@ def prepare(out: Path, run: Path, shards_folder: str, config: EvaluateConfig) ->
     """Read all that the evaluation depends on. Raises InputError before any work is done if something is missing."""
     weights_sha256 = _weights_sha256(run)
     shards = read_shards(shards_folder)
-    sets = read_sets(config.evaluation_sets)
+    sets, skipped = read_sets(config.evaluation_sets)
     metrics = run / METRICS
     inputs = Inputs(
         version=VERSION,
@@ -60,8 +62,9 @@ def prepare(out: Path, run: Path, shards_folder: str, config: EvaluateConfig) ->
         metrics_sha256=sha256_file(metrics) if metrics.is_file() else "",
         shards_sha256=shards.sha256,
         sets={found.name: found.digest for found in sets},
+        skipped_sets=[each.name for each in skipped],
     )
-    return Evaluation(out, run, config, shards, sets, inputs)
+    return Evaluation(out, run, config, shards, sets, skipped, inputs)
 
 
 def finished(evaluation: Evaluation) -> Summary | None:
@@ -112,6 +115,7 @@ def measure(evaluation: Evaluation, say: Say) -> Summary:
         temperature=1 / objective.scale,
         rows=[Row.of(found) for found in sets],
         sets=sets,
+        skipped_sets=evaluation.skipped,
         judged_by=objective.zero_shot,
         zero_shot_skipped=skipped,
         retrieval=retrieval,

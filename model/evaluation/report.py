@@ -20,7 +20,7 @@ from model.checkpoint import METRICS, read_config
 from model.data.manifest import FunnelEntry, Manifest
 from model.evaluation import curves, story
 from model.evaluation.charts import Bar, Cell, bars, class_bars, heat_map
-from model.evaluation.images import ImageRef
+from model.evaluation.images import StoredImage
 from model.evaluation.intervals import Share
 from model.evaluation.pictures import data_uri
 from model.evaluation.results import Query, SetResult, Summary, Verdict, write_text
@@ -263,7 +263,7 @@ def _parts_map(result: SetResult, split: story.Parts) -> tuple[str, Markup]:
     return "Accuracy of each combination, in per cent", chart
 
 
-def _judged(verdict: Verdict, result: SetResult, images: Mapping[str, ImageRef]) -> Judged:
+def _judged(verdict: Verdict, result: SetResult, images: Mapping[str, StoredImage]) -> Judged:
     label, predicted = result.classes[verdict.label].name, result.classes[verdict.predicted].name
     picture = Picture(data_uri(images[verdict.key]), f"{label} ({verdict.key})")
     return Judged(picture, label, predicted, verdict.probability)

@@ -26,6 +26,24 @@ class Unreadable(Result):
     reason: str
 
 
+class SkippedSet(Result):
+    """A set that was asked for and not measured, and why. It enters no mean."""
+
+    name: str
+    reason: str
+
+
+class Origin(Result):
+    """What a set is known as, how it is stored, and where its class names and prompts are from."""
+
+    title: str = ""
+    domain: str = ""
+    trap: str = ""
+    stored_as: str = ""
+    class_names_from: str = ""
+    prompts_from: str = ""
+
+
 class ClassResult(Result):
     """One class: its images, how many were named right, and what the training captions say of its name."""
 
@@ -134,6 +152,7 @@ class SetResult(Result):
     captions_read: int
     classes: list[ClassResult]
     confusion: list[tuple[int, int, int]]
+    origin: Origin = Origin()
     successes: list[Verdict]
     mistakes: list[Verdict]
     learned: LearnedResult
@@ -201,6 +220,7 @@ class Inputs(Result):
     metrics_sha256: str
     shards_sha256: str
     sets: dict[str, str]
+    skipped_sets: list[str] = []
 
     @property
     def fingerprint(self) -> str:
@@ -256,6 +276,7 @@ class Summary(Result):
     temperature: float
     rows: list[Row]
     sets: list[SetResult]
+    skipped_sets: list[SkippedSet] = []
     judged_by: Literal["features", "scores", "none"] = "features"
     """How the model tells which text describes an image; scores are mean log-probabilities of its words."""
     zero_shot_skipped: str = ""
@@ -296,6 +317,7 @@ def table(summary: Summary) -> str:
         for found in summary.sets
         if found.learned.status == "skipped"
     ]
+    lines += [f"{skipped.name} skipped: {skipped.reason}" for skipped in summary.skipped_sets]
     if summary.zero_shot_skipped:
         lines.append(f"zero-shot skipped: {summary.zero_shot_skipped}")
     if retrieval.status == "skipped":

@@ -16,7 +16,7 @@ from model.evaluation.embed import Embedded
 from model.evaluation.intervals import mean_of_classes, share_of
 from model.evaluation.mentions import Mentions
 from model.evaluation.metrics import measured, metric_chance
-from model.evaluation.results import ClassResult, LearnedResult, SetResult, Unreadable, Verdict
+from model.evaluation.results import ClassResult, LearnedResult, Origin, SetResult, Unreadable, Verdict
 from model.evaluation.sets import EvaluationSet
 
 EXAMPLES = 8
@@ -137,9 +137,23 @@ def result_of(
             for label in range(classes)
         ],
         confusion=confusion(labels_N, whole.label, classes),
+        origin=origin_of(found),
         successes=_most_confident([verdict for verdict in verdicts if verdict.label == verdict.predicted]),
         mistakes=_most_confident([verdict for verdict in verdicts if verdict.label != verdict.predicted]),
         learned=learned,
+    )
+
+
+def origin_of(found: EvaluationSet) -> Origin:
+    """What is known of a set beside its figures."""
+    known = found.known
+    return Origin(
+        title=known.title if known else "",
+        domain=known.domain if known else "",
+        trap=known.trap if known else "",
+        stored_as=found.stored_as,
+        class_names_from=found.names_source,
+        prompts_from=found.templates_source,
     )
 
 
