@@ -20,8 +20,8 @@ from model.evaluation.__main__ import main
 from model.evaluation.embed import Embedder, check_finite
 from model.evaluation.images import pixels
 from model.evaluation.measure import prompt_features
-from model.evaluation.results import Summary
 from model.evaluation.sets import read_set
+from model.evaluation.summary import Summary
 
 CAPTIONS = [
     ["a red thing"],

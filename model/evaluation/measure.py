@@ -19,10 +19,11 @@ from model.evaluation.learned import measure_learned
 from model.evaluation.locate import read_sets
 from model.evaluation.mentions import count_mentions
 from model.evaluation.report import write_report
-from model.evaluation.results import Inputs, RetrievalResult, Row, SetResult, SkippedSet, Summary, write_text
+from model.evaluation.results import RetrievalResult, SetResult, SkippedSet, write_text
 from model.evaluation.retrieval import measure_retrieval, relevance
 from model.evaluation.sets import EvaluationSet
 from model.evaluation.shards import Shards, first_pairs, read_shards, training_captions
+from model.evaluation.summary import Inputs, Row, Summary
 from model.evaluation.zero_shot import class_vectors, logits, measure_scored_set, measure_set
 from model.files import sha256_file
 from model.objectives.objective import Objective
@@ -62,7 +63,7 @@ def prepare(out: Path, run: Path, shards_folder: str, config: EvaluateConfig) ->
         metrics_sha256=sha256_file(metrics) if metrics.is_file() else "",
         shards_sha256=shards.sha256,
         sets={found.name: found.digest for found in sets},
-        skipped_sets=[each.name for each in skipped],
+        skipped_sets=tuple(each.name for each in skipped),
     )
     return Evaluation(out, run, config, shards, sets, skipped, inputs)
 
@@ -115,7 +116,7 @@ def measure(evaluation: Evaluation, say: Say) -> Summary:
         temperature=1 / objective.scale,
         rows=[Row.of(found) for found in sets],
         sets=sets,
-        skipped_sets=evaluation.skipped,
+        skipped_sets=tuple(evaluation.skipped),
         judged_by=objective.zero_shot,
         zero_shot_skipped=skipped,
         retrieval=retrieval,

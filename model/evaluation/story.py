@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from model.evaluation.results import Calibration, RetrievalResult, SetResult, Summary
+from model.evaluation.results import Calibration, RetrievalResult, SetResult
+from model.evaluation.summary import Summary
 
 PAIRS_LISTED = 8
 
