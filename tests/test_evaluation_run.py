@@ -19,7 +19,7 @@ from model.errors import InputError
 from model.evaluation.__main__ import main
 from model.evaluation.embed import Embedder, check_finite
 from model.evaluation.images import pixels
-from model.evaluation.measure import prompt_features
+from model.evaluation.measure_sets import prompt_features
 from model.evaluation.sets import read_set
 from model.evaluation.summary import Summary
 

@@ -10,7 +10,8 @@ from model.evaluation.registry import find, key_of, views
 from model.evaluation.results import SkippedSet
 from model.evaluation.sets import EvaluationSet, read_set
 
-RESERVED_NAMES = ("retrieval",)
+RESERVED_NAMES = ("retrieval", "robustness", "overlap")
+"""Of files in results/ that are not of one set."""
 
 
 def read_sets(folders: Iterable[str | Path]) -> tuple[list[EvaluationSet], list[SkippedSet]]:

@@ -62,10 +62,8 @@ def render(summary: Summary, run: Path, shards: Shards, sets: Sequence[Evaluatio
     run_config = read_config(run)
     stages = _funnel(shards.manifest.funnel)
     samples = first_pairs(shards, "train", SAMPLES_SHOWN)
-    views = [
-        set_view(result, found)
-        for result, found in zip(summary.sets, [] if summary.zero_shot_skipped else sets, strict=True)
-    ]
+    by_name = {found.name: found for found in sets}
+    views = [set_view(result, by_name[result.name]) for result in summary.sets]
     image_queries, text_queries = retrieval_queries(summary.retrieval, shards)
     best = summary.headline
     return environment.get_template("report.html.j2").render(

@@ -42,6 +42,22 @@ class Origin(Result):
     prompts_from: str = ""
 
 
+class Reference(Result):
+    """The paper's figures for a set, in per cent: of its nearest model, and of a linear probe on a ResNet-50 of ImageNet.
+
+    `measured_again` is open_clip's figure for the same weights; `flag` tells how far such figures stray from the paper's:
+    firm up to 0.5 points, near up to 2, else loose.
+    """
+
+    row: str
+    flag: Literal["firm", "near", "loose"]
+    model: str
+    zero_shot_percent: float | None
+    measured_again_percent: float | None
+    probe_percent: float | None
+    resnet50_probe_percent: float | None
+
+
 class ClassResult(Result):
     """One class: its images, how many were named right, and what the training captions say of its name."""
 
@@ -69,6 +85,14 @@ class Calibration(Result):
     val_images: int
     error_before: float
     error_after: float
+
+
+class CertaintyBin(Result):
+    """The images whose predicted class has a probability in one bin: their mean of it, and how many were right."""
+
+    images: int
+    certainty: float
+    accuracy: float
 
 
 class SweepPoint(Result):
@@ -151,8 +175,10 @@ class SetResult(Result):
     classes: list[ClassResult]
     confusion: list[tuple[int, int, int]]
     origin: Origin = Origin()
+    reference: Reference | None = None
     successes: list[Verdict]
     mistakes: list[Verdict]
+    certainty: list[CertaintyBin] = []
     learned: LearnedResult
 
     @property
@@ -169,6 +195,21 @@ class SetResult(Result):
     def classes_named_in_training(self) -> int:
         """How many of the shown classes stand in a training caption."""
         return sum(result.captions_naming_it > 0 for result in self.shown_classes)
+
+
+class ProbedSet(Result):
+    """A set as a model sees it that judges no texts: by its labels alone."""
+
+    name: str
+    digest: str
+    images: int
+    classes: int
+    unreadable: list[Unreadable]
+    metric: Metric
+    metric_chance: float
+    origin: Origin
+    reference: Reference | None
+    learned: LearnedResult
 
 
 class Recall(Result):

@@ -8,7 +8,9 @@ from typing import Literal
 
 from model.evaluation.intervals import Share
 from model.evaluation.metrics import Metric
-from model.evaluation.results import Result, RetrievalResult, SetResult, SkippedSet
+from model.evaluation.overlap import Overlap
+from model.evaluation.results import ProbedSet, Result, RetrievalResult, SetResult, SkippedSet
+from model.evaluation.robustness import Shift
 
 
 class Inputs(Result):
@@ -30,40 +32,58 @@ class Inputs(Result):
 class Row(Result):
     """A set in a line, for tables: what `summary.json` shows first. In per cent, one decimal.
 
-    Probe and neighbours are in the set's own metric, and None where the set has no training split.
+    Zero-shot is None where the model judges no texts; probe and neighbours, in the set's own metric, where the set has no
+    training split; the paper's figures where it has none for the set. `paper_model` is the nearest one (reference.py).
     """
 
     set: str
     images: int
-    accuracy_percent: float
-    low_percent: float
-    high_percent: float
+    accuracy_percent: float | None
+    low_percent: float | None
+    high_percent: float | None
     chance_percent: float
     metric: Metric
-    metric_percent: float
+    metric_percent: float | None
     probe_percent: float | None
     probe_low_percent: float | None
     probe_high_percent: float | None
     neighbours_percent: float | None
+    paper_model: str
+    paper_percent: float | None
+    paper_measured_again_percent: float | None
+    paper_probe_percent: float | None
+    paper_flag: str
 
     @classmethod
-    def of(cls, found: SetResult) -> Row:
+    def of(cls, found: SetResult | ProbedSet) -> Row:
         """The line of a set."""
-        probe, neighbours = found.learned.probe, found.learned.neighbours
+        probe, neighbours, beside = found.learned.probe, found.learned.neighbours, found.reference
+        top1, metric, chance = None, None, found.metric_chance
+        if isinstance(found, SetResult):
+            top1, metric, chance = found.top1, found.metric_share, found.chance_top1
         return cls(
             set=found.name,
             images=found.images,
-            accuracy_percent=round(100 * found.top1.value, 1),
-            low_percent=round(100 * found.top1.low, 1),
-            high_percent=round(100 * found.top1.high, 1),
-            chance_percent=round(100 * found.chance_top1, 1),
+            accuracy_percent=_percent(top1.value) if top1 else None,
+            low_percent=_percent(top1.low) if top1 else None,
+            high_percent=_percent(top1.high) if top1 else None,
+            chance_percent=_percent(chance),
             metric=found.metric,
-            metric_percent=round(100 * found.metric_share.value, 1),
-            probe_percent=round(100 * probe.metric.value, 1) if probe else None,
-            probe_low_percent=round(100 * probe.metric.low, 1) if probe else None,
-            probe_high_percent=round(100 * probe.metric.high, 1) if probe else None,
-            neighbours_percent=round(100 * neighbours.metric.value, 1) if neighbours else None,
+            metric_percent=_percent(metric.value) if metric else None,
+            probe_percent=_percent(probe.metric.value) if probe else None,
+            probe_low_percent=_percent(probe.metric.low) if probe else None,
+            probe_high_percent=_percent(probe.metric.high) if probe else None,
+            neighbours_percent=_percent(neighbours.metric.value) if neighbours else None,
+            paper_model=beside.model if beside else "",
+            paper_percent=beside.zero_shot_percent if beside else None,
+            paper_measured_again_percent=beside.measured_again_percent if beside else None,
+            paper_probe_percent=beside.probe_percent if beside else None,
+            paper_flag=beside.flag if beside else "",
         )
+
+
+def _percent(share: float) -> float:
+    return round(100 * share, 1)
 
 
 class Summary(Result):
@@ -76,6 +96,10 @@ class Summary(Result):
     temperature: float
     rows: list[Row]
     sets: list[SetResult]
+    probed: tuple[ProbedSet, ...] = ()
+    """The sets instead of `sets`, where the model judges no texts."""
+    shifts: tuple[Shift, ...] = ()
+    overlaps: tuple[Overlap, ...] = ()
     skipped_sets: tuple[SkippedSet, ...] = ()
     judged_by: Literal["features", "scores", "none"] = "features"
     """How the model tells which text describes an image; scores are mean log-probabilities of its words."""
@@ -94,7 +118,7 @@ class Summary(Result):
 def table(summary: Summary) -> str:
     """The short table for the terminal: set, accuracy, interval, chance, in per cent."""
     rows: list[tuple[str, Share, float]] = []
-    for found in summary.sets:
+    for found in (*summary.sets, *summary.probed):
         rows += _lines_of(found)
     retrieval = summary.retrieval
     for direction, recalls in (("image to text", retrieval.image_to_text), ("text to image", retrieval.text_to_image)):
@@ -106,7 +130,7 @@ def table(summary: Summary) -> str:
         lines.append(f"{name:<{width}}  {100 * share.value:>10.1f}  {interval:<13}  {100 * chance:>8.1f}")
     lines += [
         f"linear probe of {found.name} skipped: {found.learned.reason}"
-        for found in summary.sets
+        for found in (*summary.sets, *summary.probed)
         if found.learned.status == "skipped"
     ]
     lines += [f"{skipped.name} skipped: {skipped.reason}" for skipped in summary.skipped_sets]
@@ -117,11 +141,13 @@ def table(summary: Summary) -> str:
     return "\n".join(lines)
 
 
-def _lines_of(found: SetResult) -> list[tuple[str, Share, float]]:
-    lines = [(found.name, found.top1, found.chance_top1)]
+def _lines_of(found: SetResult | ProbedSet) -> list[tuple[str, Share, float]]:
+    lines: list[tuple[str, Share, float]] = []
     by_metric = "" if found.metric == "accuracy" else f", {found.metric.replace('_', ' ')}"
-    if by_metric:
-        lines.append((f"{found.name}{by_metric}", found.metric_share, found.metric_chance))
+    if isinstance(found, SetResult):
+        lines.append((found.name, found.top1, found.chance_top1))
+        if by_metric:
+            lines.append((f"{found.name}{by_metric}", found.metric_share, found.metric_chance))
     for name, learned in (("linear probe", found.learned.probe), ("neighbours", found.learned.neighbours)):
         if learned is not None:
             lines.append((f"{found.name}, {name}{by_metric}", learned.metric, found.metric_chance))
