@@ -12,16 +12,19 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from evaluation_inputs import COLOURS, picture, write_set, write_split, write_tar
+from evaluation_inputs import COLOURS, picture, write_config, write_run, write_set, write_shards, write_split, write_tar
 from PIL import Image
 from torchvision.datasets import CIFAR10, FakeData, ImageFolder
 
 from model.errors import InputError
 from model.evaluation import names
+from model.evaluation.__main__ import main
 from model.evaluation.locate import read_sets
 from model.evaluation.metrics import metric_chance
 from model.evaluation.registry import domain_templates, find, known_sets, views
+from model.evaluation.results import RetrievalResult
 from model.evaluation.sets import read_set
+from model.evaluation.summary import Summary
 
 NAMES = ("a red thing", "a green thing", "a blue thing", "a yellow thing")
 
@@ -245,12 +248,42 @@ def test_prompts_and_names_of_an_installed_clip_benchmark(tmp_path: Path, monkey
 def test_absent_and_broken_sets_are_skipped_with_a_reason(tmp_path: Path) -> None:
     write_split(write_set(tmp_path / "wds_pets") / "train", 1, first=50)
     write_tar(write_set(tmp_path / "dtd") / "test" / "0.tar", [("a.jpg", b"x")])
-    sets, skipped = read_sets([tmp_path / "kornblith12"])
-    assert [found.name for found in sets] == ["wds_pets"]
-    assert len(skipped) == 11
-    reasons = {each.name: each.reason for each in skipped}
+    sets = read_sets([tmp_path / "kornblith12"])
+    assert [found.name for found in sets.labelled] == ["wds_pets"]
+    assert len(sets.skipped) == 11
+    reasons = {each.name: each.reason for each in sets.skipped}
     assert "no such folder" in reasons["food101"] and "key 'a' has no label" in reasons["dtd"]
     # Two names of one folder are one set.
-    assert len(read_sets([tmp_path / "pets", tmp_path / "wds_pets"])[0]) == 1
+    assert len(read_sets([tmp_path / "pets", tmp_path / "wds_pets"]).labelled) == 1
     with pytest.raises(InputError, match=r"food101: no such folder.*and 1 more sets, none of which can be measured"):
         read_sets([tmp_path / "food101", tmp_path / "dtd"])
+
+
+def test_images_with_captions_are_searched_as_the_paper_does(tmp_path: Path) -> None:
+    members = []
+    for number in range(4):
+        members += [(f"{number}.jpg", picture(list(COLOURS)[number], number))]
+        members += [(f"{number}.txt", f"{list(COLOURS)[number]} paper\n\nsheet {number}\n".encode())]
+    folder = write_set(tmp_path / "wds_flickr30k", [members])
+    (folder / "dataset_type.txt").write_text("retrieval\n")
+    write_shards(tmp_path / "shards", train=[["a red thing"]] * 4)
+    write_run(tmp_path / "run")
+    out = write_config(tmp_path / "out", [tmp_path / "flickr30k"], retrieval_samples=0)
+    assert main([str(out), "--run", str(tmp_path / "run"), "--shards", str(tmp_path / "shards")]) == 0
+    summary = Summary.model_validate_json((out / "summary.json").read_text())
+    (found,) = summary.retrieval_sets
+    assert (found.name, found.images, found.texts, found.prompt) == ("wds_flickr30k", 4, 8, "a photo of {c}")
+    assert {query.query for query in found.text_queries} == {
+        f"a photo of {text}" for number, colour in enumerate(COLOURS) for text in (f"{colour} paper", f"sheet {number}")
+    }
+    assert found.reference is not None and found.reference.paper_percent["text_R@1"] == 88.0
+    assert found.reference.model == "ViT-B/32" and found == RetrievalResult.model_validate_json(
+        (out / "results" / "wds_flickr30k.json").read_text()
+    )
+    page = (out / "report.html").read_text()
+    assert "On sets of their own" in page and "88.0" in page
+    (dump,) = [json.loads(path.read_text()) for path in (out / "clip_benchmark").iterdir()]
+    assert dump["dataset"] == "flickr30k" and "image_retrieval_recall@5" in dump["metrics"]
+    write_tar(folder / "test" / "0.tar", [("a.jpg", b"x"), ("a.cls", b"0")])
+    with pytest.raises(InputError, match=r"key 'a' has no captions \(.txt\)"):
+        read_sets([folder])

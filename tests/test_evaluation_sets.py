@@ -91,7 +91,7 @@ def test_broken_samples(tmp_path: Path, members: list[tuple[str, bytes]], messag
         ("test/nshards.txt", b"three", "'three' is not a number of tars"),
         ("test/nshards.txt", b"3", r"2\.tar: no such file, but"),
         ("test/0.tar", b"this is no tar", "not a readable, uncompressed tar"),
-        ("dataset_type.txt", b"retrieval\n", "'retrieval' cannot be measured"),
+        ("dataset_type.txt", b"multilabel\n", "'multilabel' cannot be measured"),
     ],
 )
 def test_broken_files(tmp_path: Path, file: str, content: bytes | None, message: str) -> None:

@@ -10,11 +10,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from evaluation_inputs import COLOURS, write_config, write_run, write_set, write_shards, write_split
+from evaluation_inputs import COLOURS, picture, write_config, write_run, write_set, write_shards, write_split
 from scipy.stats import binomtest
 
 from model.evaluation.__main__ import main
-from model.evaluation.robustness import accuracy_among, baseline, same_classes
+from model.evaluation.overlap import overlap_of
+from model.evaluation.robustness import accuracy_among, baseline, classes_of, same_classes
 from model.evaluation.sets import read_set
 from model.evaluation.summary import Summary
 
@@ -26,6 +27,9 @@ def test_accuracy_among_the_classes_of_a_variant(tmp_path: Path) -> None:
     assert (
         same_classes(read_set(write_set(tmp_path / "objectnet", class_names=["a", "green", "b", "c"])), whole) is None
     )
+    # A copy with more names than ImageNet-A has is among the classes that its images show.
+    many = read_set(write_set(tmp_path / "wds_imagenet-a", class_names=[str(number) for number in range(201)]))
+    assert classes_of(many) == {"0", "1", "2", "3"}
     labels_N = torch.tensor([0, 1, 2, 3, 3])
     logits_NC = torch.tensor([[1.0, 9, 0, 0], [0, 0, 1, 9], [8, 1, 0, 0], [0, 5, 0, 1], [9, 2, 3, 1]])
     # One by one: of green (1, 3) and blue (2) alone, the second takes 3 (green, right), the third 1 (wrong), the fourth 1
@@ -108,3 +112,17 @@ def test_a_model_without_texts_is_probed(kind: str, tmp_path: Path, capsys: pyte
     assert f"colours, linear probe  {100 * found.learned.probe.metric.value:>10.1f}" in " ".join(printed.split("\n"))
     assert summary.rows[0].accuracy_percent is None and summary.rows[0].probe_percent is not None
     assert json.loads((tmp_path / "out" / "results" / "colours.json").read_text())["learned"]["status"] == "measured"
+
+
+def test_overlap_finds_files_by_their_path_in_the_set(tmp_path: Path) -> None:
+    for split in ("test", "train"):
+        for name in ("red", "blue"):
+            (tmp_path / "mine" / split / name).mkdir(parents=True)
+            (tmp_path / "mine" / split / name / "0.jpg").write_bytes(picture(name, 1))
+    found = read_set(tmp_path / "mine")
+    keys = [sample.key for sample in found.samples]
+    # As pipeline/evaluation_images.py names them: the path below the folder of the set.
+    result = overlap_of(found, keys, [True, False], {"mine": {"test/red/0.jpg", "train/blue/0.jpg"}}, 0.95)
+    assert (result.images, result.overlapping, result.gain, result.p_value) == (2, 1, -0.5, 1.0)
+    result = overlap_of(found, keys, [True, False], {"mine": {"test/red/9.jpg"}}, 0.95)
+    assert "compared with another copy of it, which has 'test/red/9.jpg'" in result.reason

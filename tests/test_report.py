@@ -178,7 +178,7 @@ def test_same_bytes_twice(out: Path, source: str) -> None:
     folder = out.parent
     evaluation = prepare(out, folder / "run", str(folder / "shards"), EvaluateConfig.read(out / "config.json"))
     summary = Summary.model_validate_json((out / "summary.json").read_text())
-    assert render(summary, folder / "run", evaluation.shards, evaluation.sets) == source
+    assert render(summary, folder / "run", evaluation.shards, evaluation.sets.labelled) == source
 
 
 def test_report_without_sets_curves_and_validation(tmp_path: Path, out: Path) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from model.errors import InputError
+from model.evaluation.caption_sets import CaptionSet, is_caption_set, read_caption_set
 from model.evaluation.registry import find, key_of, views
 from model.evaluation.results import SkippedSet
 from model.evaluation.sets import EvaluationSet, read_set
@@ -14,29 +16,54 @@ RESERVED_NAMES = ("retrieval", "robustness", "overlap")
 """Of files in results/ that are not of one set."""
 
 
-def read_sets(folders: Iterable[str | Path]) -> tuple[list[EvaluationSet], list[SkippedSet]]:
+@dataclass
+class FoundSets:
+    """Sets of labelled images, sets of images with captions, and what could not be read."""
+
+    labelled: list[EvaluationSet] = field(default_factory=list)
+    captioned: list[CaptionSet] = field(default_factory=list)
+    skipped: list[SkippedSet] = field(default_factory=list)
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """Of those that were read, by name."""
+        of_labelled = {found.name: found.digest for found in self.labelled}
+        return of_labelled | {found.name: found.digest for found in self.captioned}
+
+    @property
+    def are_in_the_paper(self) -> bool:
+        """Whether the paper has figures of any of them."""
+        known = [*(found.known for found in self.labelled), *(found.known for found in self.captioned)]
+        return any(each is not None and each.paper_row for each in known)
+
+
+def read_sets(folders: Iterable[str | Path]) -> FoundSets:
     """Every set, complete or not at all. One that is absent or broken is skipped with its reason, never counted as 0.
 
     A name may be that of a view (paper27), which stands for all of its sets, and a known set is found under any of its names.
     Raises InputError where two sets have one name, or where sets were named and none could be read.
     """
-    sets: dict[str, EvaluationSet] = {}
-    skipped: list[SkippedSet] = []
+    sets = FoundSets()
     for folder in _expanded(folders):
         try:
-            found = read_set(folder)
+            found = read_caption_set(folder) if is_caption_set(folder) else read_set(folder)
         except InputError as error:
-            skipped.append(SkippedSet(name=folder.name, reason=str(error)))
+            sets.skipped.append(SkippedSet(name=folder.name, reason=str(error)))
             continue
-        if found.name in sets or found.name in RESERVED_NAMES:
+        if found.name in sets.digests or found.name in RESERVED_NAMES:
             raise InputError(
                 f"{folder}: the name {found.name!r} is taken; a set is named after its folder, so rename the folder"
             )
-        sets[found.name] = found
-    if skipped and not sets:
-        more = f" (and {len(skipped) - 1} more sets, none of which can be measured)" if len(skipped) > 1 else ""
-        raise InputError(skipped[0].reason + more)
-    return list(sets.values()), skipped
+        if isinstance(found, CaptionSet):
+            sets.captioned.append(found)
+        else:
+            sets.labelled.append(found)
+    if sets.skipped and not sets.digests:
+        more = (
+            f" (and {len(sets.skipped) - 1} more sets, none of which can be measured)" if len(sets.skipped) > 1 else ""
+        )
+        raise InputError(sets.skipped[0].reason + more)
+    return sets
 
 
 def _expanded(folders: Iterable[str | Path]) -> list[Path]:

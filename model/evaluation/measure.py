@@ -13,14 +13,14 @@ from model.checkpoint import METRICS, load_run, read_done, require_final
 from model.config import EvaluateConfig
 from model.errors import InputError
 from model.evaluation.embed import Embedder, Say
-from model.evaluation.locate import read_sets
-from model.evaluation.measure_sets import measure_sets, token_identity
+from model.evaluation.exports import write_exports
+from model.evaluation.locate import FoundSets, read_sets
+from model.evaluation.measure_sets import measure_sets
 from model.evaluation.reference import image_gflop, nearest_tower
 from model.evaluation.report import write_report
-from model.evaluation.results import Result, RetrievalResult, SkippedSet, write_text
-from model.evaluation.retrieval import measure_retrieval, relevance
-from model.evaluation.sets import EvaluationSet
-from model.evaluation.shards import Shards, first_pairs, read_shards
+from model.evaluation.results import Result, write_text
+from model.evaluation.retrieval_sets import measure_retrievals
+from model.evaluation.shards import Shards, read_shards
 from model.evaluation.summary import Inputs, Row, Summary
 from model.files import sha256_file
 
@@ -38,8 +38,7 @@ class Evaluation:
     run: Path
     config: EvaluateConfig
     shards: Shards
-    sets: list[EvaluationSet]
-    skipped: list[SkippedSet]
+    sets: FoundSets
     inputs: Inputs
 
 
@@ -47,7 +46,7 @@ def prepare(out: Path, run: Path, shards_folder: str, config: EvaluateConfig) ->
     """Read all that the evaluation depends on. Raises InputError before any work is done if something is missing."""
     weights_sha256 = _weights_sha256(run)
     shards = read_shards(shards_folder)
-    sets, skipped = read_sets(config.evaluation_sets)
+    sets = read_sets(config.evaluation_sets)
     metrics = run / METRICS
     inputs = Inputs(
         version=VERSION,
@@ -56,10 +55,10 @@ def prepare(out: Path, run: Path, shards_folder: str, config: EvaluateConfig) ->
         weights_sha256=weights_sha256,
         metrics_sha256=sha256_file(metrics) if metrics.is_file() else "",
         shards_sha256=shards.sha256,
-        sets={found.name: found.digest for found in sets},
-        skipped_sets=tuple(each.name for each in skipped),
+        sets=sets.digests,
+        skipped_sets=tuple(each.name for each in sets.skipped),
     )
-    return Evaluation(out, run, config, shards, sets, skipped, inputs)
+    return Evaluation(out, run, config, shards, sets, inputs)
 
 
 def finished(evaluation: Evaluation) -> Summary | None:
@@ -91,49 +90,54 @@ def measure(evaluation: Evaluation, say: Say) -> Summary:
         batch=config.batch,
     )
     kind = loaded.config.objective.kind
-    tower = None
+    tower, gflop = None, None
     # Counted where it is asked for: only sets of the paper have figures of its models.
-    if any(found.known is not None and found.known.paper_row for found in evaluation.sets):
+    sets = evaluation.sets
+    if sets.are_in_the_paper:
         vision = loaded.config.model.vision
-        tower = nearest_tower(vision.kind == "vit", image_gflop(objective, vision.image_px, device))
+        gflop = image_gflop(objective, vision.image_px, device)
+        tower = nearest_tower(vision.kind == "vit", gflop)
     features = out / "features"
-    measured = measure_sets(evaluation.sets, evaluation.shards, features, config, embedder, objective, tower, say)
+    measured = measure_sets(sets.labelled, evaluation.shards, features, config, embedder, objective, tower, say)
     skipped = ""
-    if objective.zero_shot == "none" and evaluation.sets:
+    if objective.zero_shot == "none" and sets.labelled:
         skipped = (
             f"{kind} learns no match of an image and a text; its features are measured with labels, where a set has a "
             "training split"
         )
-    if objective.zero_shot == "features":
-        retrieval = _measure_retrieval(evaluation, embedder, say)
-    else:
-        retrieval = RetrievalResult(status="skipped", reason=f"{kind} has no features of texts to search with")
+    retrieval, retrieval_sets = measure_retrievals(
+        evaluation.shards, sets.captioned, features, config, embedder, objective, kind, tower, say
+    )
     summary = Summary(
         name=config.name,
         run=loaded.config.name,
         confidence=config.confidence,
         inputs=evaluation.inputs,
         temperature=1 / objective.scale,
-        rows=[Row.of(found) for found in (*measured.sets, *measured.probed)],
+        rows=[*map(Row.of, measured.sets), *map(Row.of, measured.probed)],
         sets=measured.sets,
         probed=tuple(measured.probed),
         shifts=tuple(measured.shifts),
         overlaps=tuple(measured.overlaps),
-        skipped_sets=(*evaluation.skipped, *measured.skipped),
+        skipped_sets=(*sets.skipped, *measured.skipped),
+        image_gflop=gflop,
         judged_by=objective.zero_shot,
         zero_shot_skipped=skipped,
         retrieval=retrieval,
+        retrieval_sets=tuple(retrieval_sets),
     )
     _write_results(out / "results", summary)
     write_text(out / "summary.json", summary.model_dump_json(indent=1))
-    write_report(out / "report.html", summary, evaluation.run, evaluation.shards, evaluation.sets)
+    write_exports(out, summary)
+    write_report(out / "report.html", summary, evaluation.run, evaluation.shards, sets.labelled)
     write_text(out / MARKER, json.dumps({"fingerprint": evaluation.inputs.fingerprint}, indent=1))
     return summary
 
 
 def _write_results(folder: Path, summary: Summary) -> None:
     """One file a set, and what was found across sets; those of an earlier evaluation go."""
-    texts = {found.name: found.model_dump_json(indent=1) for found in (*summary.sets, *summary.probed)}
+    texts = {found.name: found.model_dump_json(indent=1) for found in summary.every_set}
+    texts |= {found.name: found.model_dump_json(indent=1) for found in summary.retrieval_sets}
     texts["retrieval"] = summary.retrieval.model_dump_json(indent=1)
     across: dict[str, Sequence[Result]] = {"robustness": summary.shifts, "overlap": summary.overlaps}
     texts |= {
@@ -144,36 +148,6 @@ def _write_results(folder: Path, summary: Summary) -> None:
             stale.unlink()
     for name, text in texts.items():
         write_text(folder / f"{name}.json", text)
-
-
-def _measure_retrieval(evaluation: Evaluation, embedder: Embedder, say: Say) -> RetrievalResult:
-    config, shards = evaluation.config, evaluation.shards
-    if config.retrieval_samples == 0:
-        return RetrievalResult(status="skipped", reason="the configuration says retrieval_samples = 0")
-    if shards.manifest.samples("val") == 0:
-        return RetrievalResult(
-            status="skipped",
-            reason=f"the data set {shards.manifest.name!r} has no validation split; build it with shards.val_share above 0",
-        )
-    pairs = first_pairs(shards, "val", config.retrieval_samples)
-    embedded = embedder.cached_images(
-        evaluation.out / "features" / "retrieval.safetensors",
-        "retrieval",
-        shards.manifest.digest,
-        [(pair.key, pair.image) for pair in pairs],
-        say,
-    )
-    readable = [pairs[row] for row in embedded.rows]
-    identity = token_identity(embedder, [caption for pair in readable for caption in pair.captions])
-    matched = relevance([pair.captions for pair in readable], identity.__getitem__)
-    return measure_retrieval(
-        [pair.key for pair in readable],
-        embedded.features,
-        embedder.texts(matched.texts),
-        matched,
-        embedded.unreadable,
-        config.confidence,
-    )
 
 
 def _weights_sha256(run: Path) -> str:

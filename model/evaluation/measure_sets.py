@@ -27,6 +27,7 @@ from model.evaluation.robustness import (
     IMAGENET,
     Shift,
     accuracy_among,
+    classes_of,
     same_classes,
     shift_of,
     variants_of_imagenet,
@@ -164,8 +165,7 @@ def _among(
             if names
         }
     if any(variant.name == found.name for variant in variants):
-        names = same_classes(found, found) or set()
-        return {found.name: accuracy_among(found, whole_NC, labels_N, names, confidence)}
+        return {found.name: accuracy_among(found, whole_NC, labels_N, classes_of(found), confidence)}
     return {}
 
 
@@ -184,7 +184,7 @@ def _shifts(sets: Sequence[EvaluationSet], across: dict[str, _Across]) -> list[S
         if own is not None:
             among = imagenet.among.get(variant.name) if imagenet else None
             whole = imagenet.result if imagenet else None
-            shifts.append(shift_of(variant, own.result, own.among[variant.name], whole, among))
+            shifts.append(shift_of(variant, own.among[variant.name], whole, among))
     return shifts
 
 

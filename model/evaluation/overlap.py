@@ -74,10 +74,14 @@ def overlap_of(
         return Overlap(
             set=found.name, reason="its images have no names of their own in torchvision; store it as folders"
         )
-    # A member of a tar is named with its ending there, a sample without it.
-    images = compared[found.name]
-    seen = {_without_ending(image) for image in images} if found.stored_as == "wds" else images
-    if lost := seen - {sample.key for sample in found.samples}:
+    seen, own = compared[found.name], {sample.key for sample in found.samples}
+    if found.stored_as == "wds":
+        # A member of a tar is named with its ending there, a sample without it.
+        seen = {_without_ending(image) for image in seen}
+    else:
+        # Of files the build looks at all that lie below the folder, whatever their split.
+        own |= {sample.key for split in (found.train, found.val) if split is not None for sample in split.samples}
+    if lost := seen - own:
         reason = f"the shards were compared with another copy of it, which has {sorted(lost)[0]!r}; build with this one"
         return Overlap(set=found.name, reason=reason)
     overlap = [right for key, right in zip(keys, is_right, strict=True) if key in seen]

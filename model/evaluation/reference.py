@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from model.evaluation.registry import FOLDER, PACKAGE, KnownSet
-from model.evaluation.results import Reference
+from model.evaluation.results import Reference, RetrievalReference
 from model.objectives.objective import Objective
 
 RESNET50 = "ResNet-50 (ImageNet-1k, baseline)"
@@ -69,7 +69,6 @@ class Paper(_Fact):
     robustness: dict[str, dict[str, Percents]]
     zero_shot_minus_resnet50: Percents
     headline: Percents
-    overlap: dict[str, float | str | Percents]
     sources: dict[str, str]
 
 
@@ -110,4 +109,14 @@ def reference_of(known: KnownSet | None, tower: PaperTower | None) -> Reference 
         measured_again_percent=row.measured_again.get(tower.name),
         probe_percent=row.linear_probe.get(tower.name),
         resnet50_probe_percent=row.linear_probe.get(RESNET50),
+    )
+
+
+def retrieval_reference_of(known: KnownSet | None, tower: PaperTower | None) -> RetrievalReference | None:
+    """What stands beside the recalls of a set, or None if the paper has none."""
+    row = paper().retrieval.get(known.paper_row or "") if known is not None else None
+    if row is None or tower is None:
+        return None
+    return RetrievalReference(
+        paper_percent=row.paper, model=tower.name, measured_again_percent=row.measured_again[tower.name]
     )

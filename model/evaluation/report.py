@@ -13,13 +13,14 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from model.checkpoint import METRICS, read_config
 from model.data.manifest import FunnelEntry, Manifest
 from model.evaluation import curves, story
 from model.evaluation.charts import Bar, bars
+from model.evaluation.page import environment
+from model.evaluation.paper_view import beside_the_paper
 from model.evaluation.pictures import data_uri
 from model.evaluation.results import SetResult, write_text
 from model.evaluation.retrieval_view import retrieval_chart, retrieval_queries
@@ -51,14 +52,6 @@ def write_report(path: Path, summary: Summary, run: Path, shards: Shards, sets: 
 
 def render(summary: Summary, run: Path, shards: Shards, sets: Sequence[EvaluationSet]) -> str:
     """The page; the same inputs give the same text."""
-    environment = Environment(
-        loader=PackageLoader("model.evaluation"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"percent": story.percent, "points": story.points, "level": story.level}
     run_config = read_config(run)
     stages = _funnel(shards.manifest.funnel)
     samples = first_pairs(shards, "train", SAMPLES_SHOWN)
@@ -66,28 +59,33 @@ def render(summary: Summary, run: Path, shards: Shards, sets: Sequence[Evaluatio
     views = [set_view(result, by_name[result.name]) for result in summary.sets]
     image_queries, text_queries = retrieval_queries(summary.retrieval, shards)
     best = summary.headline
-    return environment.get_template("report.html.j2").render(
-        summary=summary,
-        best=best,
-        headline=story.headline(best, summary.confidence) if best else "",
-        pairs=shards.manifest.samples("train"),
-        dataset=shards.manifest.name,
-        stages=stages,
-        samples=[(Picture(data_uri(pair.image), pair.captions[0]), pair.captions) for pair in samples],
-        curves=curves.draw(curves.read_curves(run / METRICS), run_config),
-        set_chart=_set_chart(summary.sets),
-        views=views,
-        retrieval_sentence=story.retrieval_sentence(summary.retrieval),
-        retrieval_chart=retrieval_chart(summary.retrieval),
-        image_queries=image_queries,
-        text_queries=text_queries,
-        provenance=_provenance(summary, shards.manifest),
-        configurations=[
-            ("evaluation", _json(summary.inputs.config)),
-            ("run", _json(run_config.model_dump(mode="json"))),
-            ("data set", _json(shards.manifest.config)),
-        ],
-        steps=story.next_steps(summary, dict(_largest_losses(stages))),
+    return (
+        environment()
+        .get_template("report.html.j2")
+        .render(
+            summary=summary,
+            best=best,
+            headline=story.headline(best, summary.confidence) if best else "",
+            pairs=shards.manifest.samples("train"),
+            dataset=shards.manifest.name,
+            stages=stages,
+            samples=[(Picture(data_uri(pair.image), pair.captions[0]), pair.captions) for pair in samples],
+            curves=curves.draw(curves.read_curves(run / METRICS), run_config),
+            set_chart=_set_chart(summary.sets),
+            views=views,
+            beside=beside_the_paper(summary),
+            retrieval_sentence=story.retrieval_sentence(summary.retrieval),
+            retrieval_chart=retrieval_chart(summary.retrieval),
+            image_queries=image_queries,
+            text_queries=text_queries,
+            provenance=_provenance(summary, shards.manifest),
+            configurations=[
+                ("evaluation", _json(summary.inputs.config)),
+                ("run", _json(run_config.model_dump(mode="json"))),
+                ("data set", _json(shards.manifest.config)),
+            ],
+            steps=story.next_steps(summary, dict(_largest_losses(stages))),
+        )
     )
 
 

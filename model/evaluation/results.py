@@ -37,6 +37,8 @@ class Origin(Result):
     title: str = ""
     domain: str = ""
     trap: str = ""
+    paper_images: int | None = None
+    """Test images of the paper's table 9; other sizes mean another split."""
     stored_as: str = ""
     class_names_from: str = ""
     prompts_from: str = ""
@@ -236,11 +238,24 @@ class Query(Result):
     found: list[Found]
 
 
+class RetrievalReference(Result):
+    """The paper's recalls for a set by name (text_R@1: texts are found), which it printed of ViT-L/14@336px alone; and those of
+    its model nearest to ours, as open_clip measured the weights again. In per cent.
+    """
+
+    paper_percent: dict[str, float]
+    model: str
+    measured_again_percent: dict[str, float]
+
+
 class RetrievalResult(Result):
-    """Image-text retrieval on the validation split; `reason` says why it was skipped."""
+    """Image-text retrieval on the validation split, or on a set of its own; `reason` says why it was skipped."""
 
     status: Literal["measured", "skipped"]
+    name: str = ""
     reason: str = ""
+    prompt: str = ""
+    reference: RetrievalReference | None = None
     images: int = 0
     texts: int = 0
     unreadable: list[Unreadable] = []

@@ -74,14 +74,19 @@ def baseline(row: str) -> Line | None:
     return Line(float(at_zero), float(slope))
 
 
-def same_classes(variant: EvaluationSet, imagenet: EvaluationSet) -> set[str] | None:
-    """The names of the variant's classes, if all of them are names of ImageNet's; else None. Case and blanks do not count.
-
-    Of a variant with all 1,000 names the classes are those that its images show.
+def classes_of(variant: EvaluationSet) -> set[str]:
+    """The names of a variant's classes. A copy that names more than it is known to have (all 1,000 of ImageNet, where it has
+    200) has those that its images show. Case and blanks do not count.
     """
+    known = variant.known.classes if variant.known is not None else None
     shown = {sample.label for sample in variant.samples}
-    is_whole = len(variant.class_names) == len(imagenet.class_names)
-    names = {_plain(name) for label, name in enumerate(variant.class_names) if not is_whole or label in shown}
+    has_more = known is not None and len(variant.class_names) > known
+    return {_plain(name) for label, name in enumerate(variant.class_names) if not has_more or label in shown}
+
+
+def same_classes(variant: EvaluationSet, imagenet: EvaluationSet) -> set[str] | None:
+    """The names of a variant's classes if all of them are names of ImageNet's, else None."""
+    names = classes_of(variant)
     return names if names <= {_plain(name) for name in imagenet.class_names} else None
 
 
@@ -102,13 +107,10 @@ def accuracy_among(
     return share_of(right, int(kept_N.sum()), confidence)
 
 
-def shift_of(
-    variant: EvaluationSet, result: SetResult, share: Share, imagenet: SetResult | None, among: Share | None
-) -> Shift:
+def shift_of(variant: EvaluationSet, share: Share, imagenet: SetResult | None, among: Share | None) -> Shift:
     """The line of a variant; `share` is its accuracy among its classes, `among` that of ImageNet among the same."""
     row = (variant.known.paper_row if variant.known else None) or ""
-    shown = len({sample.label for sample in variant.samples})
-    begun = Shift(set=variant.name, row=row, classes=min(shown, len(result.classes)), share=share)
+    begun = Shift(set=variant.name, row=row, classes=len(classes_of(variant)), share=share)
     if imagenet is None:
         return begun.model_copy(
             update={"reason": "ImageNet itself was not measured; add imagenet1k to evaluation_sets"}

@@ -11,6 +11,7 @@ from model.evaluation import story
 from model.evaluation.charts import Bar, Cell, bars, class_bars, heat_map
 from model.evaluation.images import StoredImage
 from model.evaluation.intervals import Share
+from model.evaluation.paper_charts import reliability
 from model.evaluation.pictures import data_uri
 from model.evaluation.results import SetResult, Verdict
 from model.evaluation.sets import EvaluationSet
@@ -43,6 +44,7 @@ class SetView:
 
     result: SetResult
     sentences: list[str]
+    certainty_chart: Markup
     learned_chart: Markup
     class_chart: Markup
     classes_left_out: int
@@ -71,7 +73,9 @@ def set_view(result: SetResult, found: EvaluationSet) -> SetView:
             story.ensemble_sentence(result),
             *([story.parts_sentence(result, split)] if split else []),
             story.learned_sentence(result),
+            story.origin_sentence(result),
         ],
+        certainty_chart=_certainty_chart(result),
         learned_chart=_learned_chart(result),
         class_chart=class_bars(
             f"classes-{result.name}",
@@ -86,6 +90,12 @@ def set_view(result: SetResult, found: EvaluationSet) -> SetView:
         successes=[_judged(verdict, result, images) for verdict in result.successes],
         mistakes=[_judged(verdict, result, images) for verdict in result.mistakes],
     )
+
+
+def _certainty_chart(result: SetResult) -> Markup:
+    points = [(found.certainty, found.accuracy, found.images / result.images) for found in result.certainty]
+    spoken = "; ".join(f"{story.percent(x, 0)} sure, {story.percent(y, 0)} right" for x, y, _ in points)
+    return reliability(f"certainty-{result.name}", f"Reliability diagram of {result.name}. {spoken}", points)
 
 
 def _learned_chart(result: SetResult) -> Markup:

@@ -57,7 +57,9 @@ def read_set(folder: Path) -> EvaluationSet:
         )
     kind = folder / "dataset_type.txt"
     if kind.is_file() and kind.read_text().strip() not in ("", "classification"):
-        raise InputError(f"{kind}: {kind.read_text().strip()!r} cannot be measured here; only classification sets can")
+        raise InputError(
+            f"{kind}: {kind.read_text().strip()!r} cannot be measured here; only classification and retrieval sets can"
+        )
     known = find(folder.resolve().name)
     layout = _read(folder, known)
     templates = templates_of(folder, known)

@@ -148,6 +148,16 @@ def learned_sentence(found: SetResult) -> str:
     )
 
 
+def origin_sentence(found: SetResult) -> str:
+    """Where names and prompts are from, and what to mind when the figures are compared with others'."""
+    origin = found.origin
+    known = f" {origin.title}: {origin.trap}" if origin.title else ""
+    images = found.images + len(found.unreadable)
+    if origin.paper_images is not None and origin.paper_images != images:
+        known += f" It has {images:,} test images here, {origin.paper_images:,} in the paper: not the same split."
+    return f"Class names from {origin.class_names_from}, prompts from {origin.prompts_from}; stored as {origin.stored_as}.{known}"
+
+
 def _calibration_sentence(found: Calibration | None) -> str:
     if found is None:
         return "The temperature of zero-shot was not fitted, for the model scores texts without features of them."

@@ -101,11 +101,19 @@ class Summary(Result):
     shifts: tuple[Shift, ...] = ()
     overlaps: tuple[Overlap, ...] = ()
     skipped_sets: tuple[SkippedSet, ...] = ()
+    image_gflop: float | None = None
+    """Of the image tower's forward pass for one image; counted where a set has figures of the paper beside it."""
     judged_by: Literal["features", "scores", "none"] = "features"
     """How the model tells which text describes an image; scores are mean log-probabilities of its words."""
     zero_shot_skipped: str = ""
     """Why there is no zero-shot accuracy, where sets were named and the model cannot judge texts."""
     retrieval: RetrievalResult
+    retrieval_sets: tuple[RetrievalResult, ...] = ()
+
+    @property
+    def every_set(self) -> list[SetResult | ProbedSet]:
+        """Those that were measured with texts, and those without."""
+        return [*self.sets, *self.probed]
 
     @property
     def headline(self) -> SetResult | None:
@@ -118,11 +126,16 @@ class Summary(Result):
 def table(summary: Summary) -> str:
     """The short table for the terminal: set, accuracy, interval, chance, in per cent."""
     rows: list[tuple[str, Share, float]] = []
-    for found in (*summary.sets, *summary.probed):
+    for found in summary.every_set:
         rows += _lines_of(found)
     retrieval = summary.retrieval
-    for direction, recalls in (("image to text", retrieval.image_to_text), ("text to image", retrieval.text_to_image)):
-        rows += [(f"{direction} R@{recall.k}", recall.share, recall.chance) for recall in recalls]
+    for found_by in (retrieval, *summary.retrieval_sets):
+        start = f"{found_by.name}, " if found_by.name else ""
+        for direction, recalls in (
+            ("image to text", found_by.image_to_text),
+            ("text to image", found_by.text_to_image),
+        ):
+            rows += [(f"{start}{direction} R@{recall.k}", recall.share, recall.chance) for recall in recalls]
     width = max([len(name) for name, _, _ in rows], default=3)
     lines = [f"{'set':<{width}}  accuracy %  {100 * summary.confidence:.4g} % interval  chance %"]
     for name, share, chance in rows:
@@ -130,7 +143,7 @@ def table(summary: Summary) -> str:
         lines.append(f"{name:<{width}}  {100 * share.value:>10.1f}  {interval:<13}  {100 * chance:>8.1f}")
     lines += [
         f"linear probe of {found.name} skipped: {found.learned.reason}"
-        for found in (*summary.sets, *summary.probed)
+        for found in summary.every_set
         if found.learned.status == "skipped"
     ]
     lines += [f"{skipped.name} skipped: {skipped.reason}" for skipped in summary.skipped_sets]

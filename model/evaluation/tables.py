@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -83,7 +84,7 @@ def _parquet_rows(path: Path) -> list[Row]:
     ]
 
 
-def _require(path: Path, names: list[str] | tuple[str, ...]) -> None:
+def _require(path: Path, names: Sequence[str]) -> None:
     if missing := [name for name in COLUMNS if name not in names]:
         raise InputError(f"{path}: no column {' and no column '.join(missing)}; its columns are to be path and label")
 

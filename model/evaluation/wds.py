@@ -29,7 +29,7 @@ def read_wds(folder: Path, own: Words | None, packaged: Words | None) -> Layout:
 
 
 def _split(folder: Path, classes: int) -> Split:
-    tars = _tars(folder)
+    tars = tars_of(folder)
     samples = [sample for tar in tars for sample in _read_tar(tar, classes)]
     if not samples:
         raise InputError(f"{folder}: no samples in its {len(tars)} tars; write the set anew")
@@ -40,7 +40,8 @@ def _optional_split(folder: Path, classes: int) -> Split | None:
     return _split(folder, classes) if (folder / "nshards.txt").is_file() else None
 
 
-def _tars(folder: Path) -> list[Path]:
+def tars_of(folder: Path) -> list[Path]:
+    """The tars that `nshards.txt` counts. Raises InputError if one is not there."""
     count_file = folder / "nshards.txt"
     text = "".join(lines(count_file, "the number of tars, one integer"))
     if not text.isdecimal() or int(text) == 0:
@@ -54,7 +55,8 @@ def _tars(folder: Path) -> list[Path]:
     return tars
 
 
-def _read_tar(tar: Path, classes: int) -> list[LabelledImage]:
+def members_of(tar: Path) -> dict[str, dict[str, tarfile.TarInfo]]:
+    """The files of a tar by key, then by ending. Raises InputError if it is damaged or a key occurs twice."""
     members: dict[str, dict[str, tarfile.TarInfo]] = {}
     try:
         with tarfile.open(tar, "r:") as archive:
@@ -63,8 +65,16 @@ def _read_tar(tar: Path, classes: int) -> list[LabelledImage]:
                     _add_member(members, member, tar)
     except tarfile.TarError as error:
         raise InputError(f"{tar}: not a readable, uncompressed tar ({error}); copy it again") from error
-    size_bytes, folder = tar.stat().st_size, Folder(str(tar.parent))
-    return [_sample(tar, folder, key, files, classes, size_bytes) for key, files in members.items()]
+    size_bytes = tar.stat().st_size
+    for key, files in members.items():
+        if any(member.offset_data + member.size > size_bytes for member in files.values()):
+            raise InputError(f"{tar}: cut off within key {key!r}; copy it again")
+    return members
+
+
+def _read_tar(tar: Path, classes: int) -> list[LabelledImage]:
+    folder = Folder(str(tar.parent))
+    return [_sample(tar, folder, key, files, classes) for key, files in members_of(tar).items()]
 
 
 def _add_member(members: dict[str, dict[str, tarfile.TarInfo]], member: tarfile.TarInfo, tar: Path) -> None:
@@ -77,15 +87,11 @@ def _add_member(members: dict[str, dict[str, tarfile.TarInfo]], member: tarfile.
     files[ending.lower()] = member
 
 
-def _sample(
-    tar: Path, folder: Folder, key: str, files: dict[str, tarfile.TarInfo], classes: int, size_bytes: int
-) -> LabelledImage:
+def _sample(tar: Path, folder: Folder, key: str, files: dict[str, tarfile.TarInfo], classes: int) -> LabelledImage:
     image = next((files[ending] for ending in IMAGE_ENDINGS if ending in files), None)
     if image is None or "cls" not in files:
         missing = "image (.jpg, .jpeg, .png or .webp)" if image is None else "label (.cls)"
         raise InputError(f"{tar}: key {key!r} has no {missing}; a sample is KEY.jpg and KEY.cls")
-    if max(image.offset_data + image.size, files["cls"].offset_data + files["cls"].size) > size_bytes:
-        raise InputError(f"{tar}: cut off within key {key!r}; copy it again")
     text = (
         ImageRef(folder, tar.name, files["cls"].offset_data, files["cls"].size)
         .read()

@@ -138,6 +138,7 @@ def origin_of(found: EvaluationSet) -> Origin:
         title=known.title if known else "",
         domain=known.domain if known else "",
         trap=known.trap if known else "",
+        paper_images=known.test_images if known else None,
         stored_as=found.stored_as,
         class_names_from=found.names_source,
         prompts_from=found.templates_source,
