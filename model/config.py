@@ -388,8 +388,9 @@ class EvaluateConfig(Settings):
     run: str = Field(description="Name of the run that is measured, or the path of its folder")
     evaluation_sets: tuple[str, ...] = Field(
         (),
-        description="Sets in the wds layout (classnames.txt, zeroshot_classification_templates.txt, test/*.tar and, for "
-        "probes, train/*.tar): names of folders in the workspace's evaluation_sets, or paths (with a slash)",
+        description="Sets (docs/evaluation.md): names of folders in the workspace's evaluation_sets, or paths (with a slash), "
+        "in the wds layout, of folders of images, with a table or of torchvision; paper27, kornblith12, imagenet_shifts and "
+        "retrieval stand for several",
     )
     retrieval_samples: int = Field(
         1_000, ge=0, description="Pairs of the validation split used for retrieval, at most; 0 = skip"

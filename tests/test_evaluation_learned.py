@@ -16,8 +16,9 @@ from model.checkpoint import load_run
 from model.data import normalise
 from model.evaluation.__main__ import main
 from model.evaluation.images import pixels
-from model.evaluation.results import SetResult, Summary, table
+from model.evaluation.results import SetResult
 from model.evaluation.sets import read_set
+from model.evaluation.summary import Summary, table
 
 FEW = {"few_shot": [2, 8], "few_shot_seeds": 2, "neighbours": 5, "probe_val_share": 0.25}
 

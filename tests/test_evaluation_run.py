@@ -19,9 +19,9 @@ from model.errors import InputError
 from model.evaluation.__main__ import main
 from model.evaluation.embed import Embedder, check_finite
 from model.evaluation.images import pixels
-from model.evaluation.measure import prompt_features
-from model.evaluation.results import Summary
+from model.evaluation.measure_sets import prompt_features
 from model.evaluation.sets import read_set
+from model.evaluation.summary import Summary
 
 CAPTIONS = [
     ["a red thing"],
@@ -66,13 +66,18 @@ def evaluate(inputs: Path, capsys: pytest.CaptureFixture[str]) -> Evaluate:
 def test_everything_is_written(out: Path, evaluate: Evaluate) -> None:
     status, printed, complained = evaluate(out)
     assert (status, complained) == (0, "")
-    written = {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()}
+    weights = json.loads((out / "summary.json").read_text())["inputs"]["weights_sha256"][:12]
+    written = {str(path.relative_to(out)).replace(weights, "SHA") for path in out.rglob("*") if path.is_file()}
     assert written == {
         "config.json",
         "done.json",
         "features/colours.safetensors",
         "features/retrieval.safetensors",
+        "clip_benchmark/colours_SHA_random_en_zeroshot_classification.json",
+        "clip_benchmark/colours_val_SHA_random_en_zeroshot_retrieval.json",
         "report.html",
+        "report.md",
+        "results.csv",
         "results/colours.json",
         "results/retrieval.json",
         "summary.json",

@@ -9,7 +9,9 @@ from evaluation_inputs import COLOURS, picture, write_set, write_split, write_ta
 
 from model.errors import InputError
 from model.evaluation.images import UnreadableError, pixels
-from model.evaluation.sets import fill, read_set, read_sets
+from model.evaluation.locate import read_sets
+from model.evaluation.names import fill
+from model.evaluation.sets import read_set
 
 
 def test_reads_every_sample_of_every_tar(tmp_path: Path) -> None:
@@ -89,7 +91,7 @@ def test_broken_samples(tmp_path: Path, members: list[tuple[str, bytes]], messag
         ("test/nshards.txt", b"three", "'three' is not a number of tars"),
         ("test/nshards.txt", b"3", r"2\.tar: no such file, but"),
         ("test/0.tar", b"this is no tar", "not a readable, uncompressed tar"),
-        ("dataset_type.txt", b"retrieval\n", "'retrieval' cannot be measured"),
+        ("dataset_type.txt", b"multilabel\n", "'multilabel' cannot be measured"),
     ],
 )
 def test_broken_files(tmp_path: Path, file: str, content: bytes | None, message: str) -> None:

@@ -11,7 +11,7 @@ from evaluation_inputs import write_set
 from model.evaluation.mentions import Mentions, count_mentions
 from model.evaluation.results import LearnedResult, SetResult
 from model.evaluation.sets import EvaluationSet, read_set
-from model.evaluation.zero_shot import choose, class_vectors, confusion, logits, measure_set
+from model.evaluation.zero_shot import choose, class_vectors, confusion, ensemble_logits, logits, result_of
 
 SCALE = 20.0
 SKIPPED = LearnedResult(status="skipped", reason="the set has no training split")
@@ -78,7 +78,8 @@ def measured(found: EvaluationSet, images_ND: torch.Tensor, rows: list[int]) -> 
     """Templates 1 and 2 point to each class's axis; the first one calls everything class 0."""
     axis_CD = torch.eye(4)
     prompts_CTD = torch.stack([axis_CD[[0, 0, 0, 0]] + 0.01 * axis_CD, axis_CD * 3, axis_CD * 3], dim=1)
-    return measure_set(found, images_ND, rows, [], prompts_CTD, SCALE, 0.95, MENTIONS, SKIPPED)
+    whole_NC, single_NC = ensemble_logits(images_ND, prompts_CTD, SCALE)
+    return result_of(found, rows, [], whole_NC, single_NC, 0.95, MENTIONS, SKIPPED)
 
 
 def test_figures_of_a_set(colours: EvaluationSet) -> None:

@@ -19,7 +19,8 @@ from model.evaluation.charts import Bar, Series, bars, class_bars, curve
 from model.evaluation.intervals import share_of
 from model.evaluation.measure import prepare
 from model.evaluation.report import render
-from model.evaluation.results import ClassResult, Inputs, LearnedResult, RetrievalResult, SetResult, Summary
+from model.evaluation.results import ClassResult, LearnedResult, RetrievalResult, SetResult
+from model.evaluation.summary import Inputs, Summary
 
 HOSTILE = '<script>alert("a caption")</script><img src=x onerror=alert(1)> & "quotes" $x$ {{ 7*7 }}'
 CLASS_NAMES = ("<b onclick=alert(1)>red</b>", "green $\\alpha$", "blue & co", "yellow \\1")
@@ -177,7 +178,7 @@ def test_same_bytes_twice(out: Path, source: str) -> None:
     folder = out.parent
     evaluation = prepare(out, folder / "run", str(folder / "shards"), EvaluateConfig.read(out / "config.json"))
     summary = Summary.model_validate_json((out / "summary.json").read_text())
-    assert render(summary, folder / "run", evaluation.shards, evaluation.sets) == source
+    assert render(summary, folder / "run", evaluation.shards, evaluation.sets.labelled) == source
 
 
 def test_report_without_sets_curves_and_validation(tmp_path: Path, out: Path) -> None:

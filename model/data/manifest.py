@@ -38,6 +38,12 @@ class FunnelEntry(Entry):
     dropped: dict[str, int] = {}
 
 
+class OverlapEntry(Entry):
+    """The evaluation sets that the images were compared with, by name."""
+
+    sets: dict[str, dict[str, int]] = {}
+
+
 class Manifest(Entry):
     """What a folder of shards says of itself."""
 
@@ -48,6 +54,7 @@ class Manifest(Entry):
     config: dict[str, Any] = {}
     funnel: tuple[FunnelEntry, ...] = ()
     tools: dict[str, str] = {}
+    evaluation_overlap: OverlapEntry = OverlapEntry()
 
     def samples(self, split: str) -> int:
         """Samples of a split; 0 where there is none."""

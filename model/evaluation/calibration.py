@@ -12,7 +12,7 @@ from scipy.optimize import minimize_scalar
 from torch import Tensor
 from torch.nn import functional
 
-from model.evaluation.results import Calibration
+from model.evaluation.results import Calibration, CertaintyBin
 
 BINS = 15
 """Of equal width, as in Guo et al. 2017."""
@@ -47,8 +47,21 @@ def fit_temperature(logits_NC: Tensor, labels_N: Tensor) -> float:
 
 def calibration_error(logits_NC: Tensor, labels_N: Tensor) -> float:
     """Expected calibration error: over bins of confidence, the distance between accuracy and mean confidence, by images."""
+    bins = certainty_bins(logits_NC, labels_N)
+    return sum(found.images * abs(found.accuracy - found.certainty) for found in bins) / len(labels_N)
+
+
+def certainty_bins(logits_NC: Tensor, labels_N: Tensor) -> list[CertaintyBin]:
+    """The reliability diagram: bins of equal width of the predicted class's probability, those that hold images."""
     sure_N, predicted_N = logits_NC.double().softmax(dim=1).max(dim=1)
     bin_N = (sure_N * BINS).ceil().long().clamp(1, BINS) - 1
-    surplus_N = (predicted_N == labels_N).double() - sure_N
-    surplus_B = torch.zeros(BINS, dtype=torch.float64).index_add_(0, bin_N, surplus_N)
-    return float(surplus_B.abs().sum() / len(labels_N))
+    right_N = (predicted_N == labels_N).double()
+    images_B = bin_N.bincount(minlength=BINS).tolist()
+    sure_B, right_B = (
+        torch.zeros(BINS, dtype=torch.float64).index_add_(0, bin_N, value_N).tolist() for value_N in (sure_N, right_N)
+    )
+    return [
+        CertaintyBin(images=images, certainty=sure / images, accuracy=right / images)
+        for images, sure, right in zip(images_B, sure_B, right_B, strict=True)
+        if images
+    ]

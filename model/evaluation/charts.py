@@ -54,12 +54,12 @@ class Cell:
 
 def bars(name: str, description: str, rows: Sequence[Bar]) -> Markup:
     """Horizontal bars with whiskers for the intervals and a tick for chance; the label stands above its bar."""
-    figure, axes = _figure(0.5 * len(rows) + 0.45)
+    figure, axes = figure_of(0.5 * len(rows) + 0.45)
     for index, row in enumerate(rows):
         axes.barh(index, row.value, height=0.34, color=ACCENT)
         axes.plot([row.low, row.high], [index, index], color=INK, linewidth=1.2, marker="|", markersize=7)
         axes.plot([row.chance, row.chance], [index - 0.26, index + 0.26], color=SECOND, linewidth=2.4)
-        axes.text(0, index - 0.28, _short(row.label, 44), va="bottom", color=INK)
+        axes.text(0, index - 0.28, short(row.label, 44), va="bottom", color=INK)
         axes.text(1.0, index - 0.28, f"{100 * row.value:.1f} %", va="bottom", ha="right", color=INK, weight="bold")
     axes.set_ylim(len(rows) - 0.6, -0.75)
     axes.set_yticks([])
@@ -69,13 +69,13 @@ def bars(name: str, description: str, rows: Sequence[Bar]) -> Markup:
 
 def class_bars(name: str, description: str, rows: Sequence[Bar]) -> Markup:
     """Slim bars, one a class, the label to the left; one line for chance through all."""
-    figure, axes = _figure(0.215 * len(rows) + 0.4)
+    figure, axes = figure_of(0.215 * len(rows) + 0.4)
     for index, row in enumerate(rows):
         axes.barh(index, row.value, height=0.6, color=ACCENT, alpha=0.85)
         axes.plot([row.low, row.high], [index, index], color=INK, linewidth=0.9, alpha=0.7)
     if rows:
         axes.axvline(rows[0].chance, color=SECOND, linewidth=1.6)
-    axes.set_yticks(range(len(rows)), [_short(row.label, 26) for row in rows], color=INK)
+    axes.set_yticks(range(len(rows)), [short(row.label, 26) for row in rows], color=INK)
     axes.set_ylim(len(rows) - 0.4, -0.6)
     _percent_axis(axes)
     return inline_svg(figure, name, description)
@@ -83,7 +83,7 @@ def class_bars(name: str, description: str, rows: Sequence[Bar]) -> Markup:
 
 def curve(name: str, description: str, series: Sequence[Series], y_label: str, is_share: bool = False) -> Markup:
     """Lines over the steps of training."""
-    figure, axes = _figure(2.45)
+    figure, axes = figure_of(2.45)
     for line in series:
         is_sparse = len(line.x) < 40
         axes.plot(
@@ -120,8 +120,8 @@ def heat_map(
     A cell that is not good has the second colour.
     """
     side = min(0.44, 3.5 / max(len(columns), 1))
-    margin_x_in, margin_y_in = (0.3 + 0.075 * max(len(_short(text, 22)) for text in texts) for texts in (rows, columns))
-    figure, axes = _figure(side * len(rows) + margin_y_in, width_in=max(side * len(columns) + margin_x_in, 2.5))
+    margin_x_in, margin_y_in = (0.3 + 0.075 * max(len(short(text, 22)) for text in texts) for texts in (rows, columns))
+    figure, axes = figure_of(side * len(rows) + margin_y_in, width_in=max(side * len(columns) + margin_x_in, 2.5))
     axes.grid(False)
     axes.add_patch(Rectangle((-0.5, -0.5), len(columns), len(rows), facecolor="none", edgecolor=LINE, linewidth=0.8))
     font_size = min(9.0, 72 * side / 3.0)
@@ -136,15 +136,16 @@ def heat_map(
     axes.set_aspect("equal")
     label_size = 9.5 if side > 0.3 else max(6.0, 72 * side * 0.62)
     axes.set_xticks(
-        range(len(columns)), [_short(text, 22) for text in columns], rotation=90, fontsize=label_size, color=INK
+        range(len(columns)), [short(text, 22) for text in columns], rotation=90, fontsize=label_size, color=INK
     )
-    axes.set_yticks(range(len(rows)), [_short(text, 22) for text in rows], fontsize=label_size, color=INK)
+    axes.set_yticks(range(len(rows)), [short(text, 22) for text in rows], fontsize=label_size, color=INK)
     axes.set_ylabel(axis_labels[0])
     axes.set_xlabel(axis_labels[1])
     return inline_svg(figure, name, description)
 
 
-def _figure(height_in: float, width_in: float = WIDTH_IN) -> tuple[Figure, Axes]:
+def figure_of(height_in: float, width_in: float = WIDTH_IN) -> tuple[Figure, Axes]:
+    """An empty figure in the style of the page."""
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(width_in, height_in), layout="constrained")
         return figure, figure.add_subplot()
@@ -158,7 +159,8 @@ def _percent_axis(axes: Axes) -> None:
     axes.spines["left"].set_visible(False)
 
 
-def _short(text: str, chars: int) -> str:
+def short(text: str, chars: int) -> str:
+    """A label of so many characters at most, to be taken literally."""
     # matplotlib reads a pair of dollar signs as mathematics.
     text = text.replace("$", r"\$")
     return text if len(text) <= chars else text[: chars - 1] + "…"

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from model.errors import InputError
 from model.evaluation.embed import Embedder
-from model.evaluation.sets import fill
+from model.evaluation.names import fill
 from model.evaluation.zero_shot import class_vectors, logits
 from model.files import writing
 

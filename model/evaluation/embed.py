@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from model.errors import InputError
-from model.evaluation.images import PREPROCESSING, ImageRef
+from model.evaluation.images import PREPROCESSING, StoredImage
 from model.evaluation.passes import Progress, judged_parts
 from model.evaluation.passes import Say as Say
 from model.evaluation.results import Unreadable
@@ -80,7 +80,7 @@ class Embedder:
     batch: int
 
     def cached_images(
-        self, cache: Path, name: str, digest: str, images: Sequence[tuple[str, ImageRef]], say: Say
+        self, cache: Path, name: str, digest: str, images: Sequence[tuple[str, StoredImage]], say: Say
     ) -> Embedded:
         """The features of (key, image) pairs, from `cache` if it holds those of these weights, pixels and images.
 
@@ -90,7 +90,12 @@ class Embedder:
         return embedded
 
     def scores(
-        self, score_texts: ScoreTexts, name: str, images: Sequence[tuple[str, ImageRef]], texts: Sequence[str], say: Say
+        self,
+        score_texts: ScoreTexts,
+        name: str,
+        images: Sequence[tuple[str, StoredImage]],
+        texts: Sequence[str],
+        say: Say,
     ) -> Embedded:
         """How well each text describes each image (N, len(texts)), in the place of features."""
         tokens_TL = self.tokenizer.encode(list(texts)).to(self.device)
@@ -143,7 +148,7 @@ def cached_by_each(
     caches: Sequence[Path],
     name: str,
     digest: str,
-    images: Sequence[tuple[str, ImageRef]],
+    images: Sequence[tuple[str, StoredImage]],
     say: Say,
 ) -> list[Embedded]:
     """The features by each of several models, which want images of the same size, in one pass over those that are missing.
@@ -182,7 +187,7 @@ def _complete(
     caches: Sequence[Path],
     keys: Sequence[str],
     name: str,
-    images: Sequence[tuple[str, ImageRef]],
+    images: Sequence[tuple[str, StoredImage]],
     say: Say,
 ) -> None:
     """Embed the parts that one of the `wanting` models lacks."""

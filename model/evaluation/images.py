@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +20,23 @@ PREPROCESSING = f"short side, bicubic, middle square, mean {MEAN_RGB}, deviation
 
 class UnreadableError(ValueError):
     """An image that no decoder can read; the message is the reason."""
+
+
+class StoredImage(Protocol):
+    """An encoded image, wherever it lies."""
+
+    def read(self) -> bytes:
+        """Its bytes; called from any thread."""
+
+
+@dataclass(frozen=True)
+class FileImage:
+    """An image that is a file of its own."""
+
+    path: Path
+
+    def read(self) -> bytes:
+        return self.path.read_bytes()
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,8 @@ from model.evaluation.knn import neighbour_votes
 from model.evaluation.metrics import measured
 from model.evaluation.probe import Labelled, carve, few_shot_probe, linear_probe
 from model.evaluation.results import FewShotResult, LearnedResult, NeighboursResult, Unreadable
-from model.evaluation.sets import EvaluationSet, Split
+from model.evaluation.samples import Split
+from model.evaluation.sets import EvaluationSet
 
 
 @dataclass(frozen=True)

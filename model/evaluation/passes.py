@@ -17,14 +17,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from model.data import normalise
-from model.evaluation.images import ImageRef, UnreadableError, pixels
+from model.evaluation.images import StoredImage, UnreadableError, pixels
 from model.evaluation.results import Unreadable
 
 LINES = 200
 LEAST_ETA_S = 10.0
 
 Say = Callable[[str], None]
-Named = tuple[str, ImageRef]
+Named = tuple[str, StoredImage]
 """An image and the key that a person knows it by."""
 Judge = Callable[[Tensor], tuple[Tensor, ...]]
 """Normalised images (B, 3, H, W) -> what is kept of each, tensors (B, F)."""
@@ -132,7 +132,7 @@ def _decoded(batches: Sequence[Sequence[Named]], image_px: int, look: Look) -> I
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _pixels(image: ImageRef, image_px: int, look: Look) -> Decoded:
+def _pixels(image: StoredImage, image_px: int, look: Look) -> Decoded:
     try:
         return look(image.read(), image_px)
     except UnreadableError as error:

@@ -8,13 +8,13 @@ import io
 from PIL import Image
 
 from model.data.images import decode
-from model.evaluation.images import ImageRef
+from model.evaluation.images import StoredImage
 
 SIDE_PX = 176
 JPEG_QUALITY = 82
 
 
-def data_uri(image: ImageRef) -> str:
+def data_uri(image: StoredImage) -> str:
     """A thumbnail, `SIDE_PX` at most on its longer side and never enlarged."""
     picture = Image.fromarray(decode(image.read()))
     picture.thumbnail((SIDE_PX, SIDE_PX), Image.Resampling.LANCZOS)

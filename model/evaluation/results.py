@@ -1,9 +1,7 @@
-"""What an evaluation found, as JSON that a person can read and the report is drawn from."""
+"""What an evaluation found of each set, as JSON that a person can read and the report is drawn from."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 from pathlib import Path
 from typing import Literal
 
@@ -24,6 +22,42 @@ class Unreadable(Result):
 
     key: str
     reason: str
+
+
+class SkippedSet(Result):
+    """A set that was asked for and not measured, and why. It enters no mean."""
+
+    name: str
+    reason: str
+
+
+class Origin(Result):
+    """What a set is known as, how it is stored, and where its class names and prompts are from."""
+
+    title: str = ""
+    domain: str = ""
+    trap: str = ""
+    paper_images: int | None = None
+    """Test images of the paper's table 9; other sizes mean another split."""
+    stored_as: str = ""
+    class_names_from: str = ""
+    prompts_from: str = ""
+
+
+class Reference(Result):
+    """The paper's figures for a set, in per cent: of its nearest model, and of a linear probe on a ResNet-50 of ImageNet.
+
+    `measured_again` is open_clip's figure for the same weights; `flag` tells how far such figures stray from the paper's:
+    firm up to 0.5 points, near up to 2, else loose.
+    """
+
+    row: str
+    flag: Literal["firm", "near", "loose"]
+    model: str
+    zero_shot_percent: float | None
+    measured_again_percent: float | None
+    probe_percent: float | None
+    resnet50_probe_percent: float | None
 
 
 class ClassResult(Result):
@@ -53,6 +87,14 @@ class Calibration(Result):
     val_images: int
     error_before: float
     error_after: float
+
+
+class CertaintyBin(Result):
+    """The images whose predicted class has a probability in one bin: their mean of it, and how many were right."""
+
+    images: int
+    certainty: float
+    accuracy: float
 
 
 class SweepPoint(Result):
@@ -134,8 +176,11 @@ class SetResult(Result):
     captions_read: int
     classes: list[ClassResult]
     confusion: list[tuple[int, int, int]]
+    origin: Origin = Origin()
+    reference: Reference | None = None
     successes: list[Verdict]
     mistakes: list[Verdict]
+    certainty: list[CertaintyBin] = []
     learned: LearnedResult
 
     @property
@@ -152,6 +197,21 @@ class SetResult(Result):
     def classes_named_in_training(self) -> int:
         """How many of the shown classes stand in a training caption."""
         return sum(result.captions_naming_it > 0 for result in self.shown_classes)
+
+
+class ProbedSet(Result):
+    """A set as a model sees it that judges no texts: by its labels alone."""
+
+    name: str
+    digest: str
+    images: int
+    classes: int
+    unreadable: list[Unreadable]
+    metric: Metric
+    metric_chance: float
+    origin: Origin
+    reference: Reference | None
+    learned: LearnedResult
 
 
 class Recall(Result):
@@ -178,11 +238,24 @@ class Query(Result):
     found: list[Found]
 
 
+class RetrievalReference(Result):
+    """The paper's recalls for a set by name (text_R@1: texts are found), which it printed of ViT-L/14@336px alone; and those of
+    its model nearest to ours, as open_clip measured the weights again. In per cent.
+    """
+
+    paper_percent: dict[str, float]
+    model: str
+    measured_again_percent: dict[str, float]
+
+
 class RetrievalResult(Result):
-    """Image-text retrieval on the validation split; `reason` says why it was skipped."""
+    """Image-text retrieval on the validation split, or on a set of its own; `reason` says why it was skipped."""
 
     status: Literal["measured", "skipped"]
+    name: str = ""
     reason: str = ""
+    prompt: str = ""
+    reference: RetrievalReference | None = None
     images: int = 0
     texts: int = 0
     unreadable: list[Unreadable] = []
@@ -192,123 +265,9 @@ class RetrievalResult(Result):
     text_queries: list[Query] = []
 
 
-class Inputs(Result):
-    """Everything a result depends on; its digest is the evaluation's fingerprint."""
-
-    version: int
-    config: dict[str, object]
-    weights_sha256: str
-    metrics_sha256: str
-    shards_sha256: str
-    sets: dict[str, str]
-
-    @property
-    def fingerprint(self) -> str:
-        return hashlib.sha256(json.dumps(self.model_dump(), sort_keys=True).encode()).hexdigest()
-
-
-class Row(Result):
-    """A set in a line, for tables: what `summary.json` shows first. In per cent, one decimal.
-
-    Probe and neighbours are in the set's own metric, and None where the set has no training split.
-    """
-
-    set: str
-    images: int
-    accuracy_percent: float
-    low_percent: float
-    high_percent: float
-    chance_percent: float
-    metric: Metric
-    metric_percent: float
-    probe_percent: float | None
-    probe_low_percent: float | None
-    probe_high_percent: float | None
-    neighbours_percent: float | None
-
-    @classmethod
-    def of(cls, found: SetResult) -> Row:
-        """The line of a set."""
-        probe, neighbours = found.learned.probe, found.learned.neighbours
-        return cls(
-            set=found.name,
-            images=found.images,
-            accuracy_percent=round(100 * found.top1.value, 1),
-            low_percent=round(100 * found.top1.low, 1),
-            high_percent=round(100 * found.top1.high, 1),
-            chance_percent=round(100 * found.chance_top1, 1),
-            metric=found.metric,
-            metric_percent=round(100 * found.metric_share.value, 1),
-            probe_percent=round(100 * probe.metric.value, 1) if probe else None,
-            probe_low_percent=round(100 * probe.metric.low, 1) if probe else None,
-            probe_high_percent=round(100 * probe.metric.high, 1) if probe else None,
-            neighbours_percent=round(100 * neighbours.metric.value, 1) if neighbours else None,
-        )
-
-
-class Summary(Result):
-    """The whole evaluation in one file."""
-
-    name: str
-    run: str
-    confidence: float
-    inputs: Inputs
-    temperature: float
-    rows: list[Row]
-    sets: list[SetResult]
-    judged_by: Literal["features", "scores", "none"] = "features"
-    """How the model tells which text describes an image; scores are mean log-probabilities of its words."""
-    zero_shot_skipped: str = ""
-    """Why there is no zero-shot accuracy, where sets were named and the model cannot judge texts."""
-    retrieval: RetrievalResult
-
-    @property
-    def headline(self) -> SetResult | None:
-        """The set whose class names the training captions name least; the first of equals."""
-        return min(
-            self.sets, key=lambda found: found.classes_named_in_training / len(found.shown_classes), default=None
-        )
-
-
 def write_text(path: Path, text: str) -> None:
     """Write a file that is whole or absent."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
     partial.write_text(text, encoding="utf-8")
     partial.replace(path)
-
-
-def table(summary: Summary) -> str:
-    """The short table for the terminal: set, accuracy, interval, chance, in per cent."""
-    rows: list[tuple[str, Share, float]] = []
-    for found in summary.sets:
-        rows += _lines_of(found)
-    retrieval = summary.retrieval
-    for direction, recalls in (("image to text", retrieval.image_to_text), ("text to image", retrieval.text_to_image)):
-        rows += [(f"{direction} R@{recall.k}", recall.share, recall.chance) for recall in recalls]
-    width = max([len(name) for name, _, _ in rows], default=3)
-    lines = [f"{'set':<{width}}  accuracy %  {100 * summary.confidence:.4g} % interval  chance %"]
-    for name, share, chance in rows:
-        interval = f"{100 * share.low:.1f} to {100 * share.high:.1f}"
-        lines.append(f"{name:<{width}}  {100 * share.value:>10.1f}  {interval:<13}  {100 * chance:>8.1f}")
-    lines += [
-        f"linear probe of {found.name} skipped: {found.learned.reason}"
-        for found in summary.sets
-        if found.learned.status == "skipped"
-    ]
-    if summary.zero_shot_skipped:
-        lines.append(f"zero-shot skipped: {summary.zero_shot_skipped}")
-    if retrieval.status == "skipped":
-        lines.append(f"retrieval skipped: {retrieval.reason}")
-    return "\n".join(lines)
-
-
-def _lines_of(found: SetResult) -> list[tuple[str, Share, float]]:
-    lines = [(found.name, found.top1, found.chance_top1)]
-    by_metric = "" if found.metric == "accuracy" else f", {found.metric.replace('_', ' ')}"
-    if by_metric:
-        lines.append((f"{found.name}{by_metric}", found.metric_share, found.metric_chance))
-    for name, learned in (("linear probe", found.learned.probe), ("neighbours", found.learned.neighbours)):
-        if learned is not None:
-            lines.append((f"{found.name}, {name}{by_metric}", learned.metric, found.metric_chance))
-    return lines

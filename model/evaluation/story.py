@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from model.evaluation.results import Calibration, RetrievalResult, SetResult, Summary
+from model.evaluation.results import Calibration, RetrievalResult, SetResult
+from model.evaluation.summary import Summary
 
 PAIRS_LISTED = 8
 
@@ -145,6 +146,16 @@ def learned_sentence(found: SetResult) -> str:
         f"{probe.penalty:.2g} was the best on {probe.val_images:,} images {held}{ended}. "
         f"{_calibration_sentence(learned.zero_shot_calibration)}"
     )
+
+
+def origin_sentence(found: SetResult) -> str:
+    """Where names and prompts are from, and what to mind when the figures are compared with others'."""
+    origin = found.origin
+    known = f" {origin.title}: {origin.trap}" if origin.title else ""
+    images = found.images + len(found.unreadable)
+    if origin.paper_images is not None and origin.paper_images != images:
+        known += f" It has {images:,} test images here, {origin.paper_images:,} in the paper: not the same split."
+    return f"Class names from {origin.class_names_from}, prompts from {origin.prompts_from}; stored as {origin.stored_as}.{known}"
 
 
 def _calibration_sentence(found: Calibration | None) -> str:

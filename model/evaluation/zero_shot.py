@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from model.evaluation.calibration import certainty_bins
 from model.evaluation.embed import Embedded
 from model.evaluation.intervals import mean_of_classes, share_of
 from model.evaluation.mentions import Mentions
 from model.evaluation.metrics import measured, metric_chance
-from model.evaluation.results import ClassResult, LearnedResult, SetResult, Unreadable, Verdict
+from model.evaluation.results import ClassResult, LearnedResult, Origin, Reference, SetResult, Unreadable, Verdict
 from model.evaluation.sets import EvaluationSet
 
 EXAMPLES = 8
@@ -53,39 +54,18 @@ def choose(logits_NC: Tensor, labels_N: Tensor) -> Predictions:
     )
 
 
-def measure_set(
-    found: EvaluationSet,
-    images_ND: Tensor,
-    rows: Sequence[int],
-    unreadable: Sequence[Unreadable],
-    prompts_CTD: Tensor,
-    scale: float,
-    confidence: float,
-    mentions: Mentions,
-    learned: LearnedResult,
-) -> SetResult:
-    """Every figure of one set, by features of images and prompts.
-
-    `rows` are the numbers of the samples that `images_ND` belongs to, `mentions` is about the set's class names, `learned` is
-    what its training split gave.
-    """
+def ensemble_logits(images_ND: Tensor, prompts_CTD: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    """Logits (N, C) by all templates and by the first alone, from features of images and prompts."""
     whole_NC, single_NC = (
         logits(images_ND, class_vectors(own_CTD), scale) for own_CTD in (prompts_CTD, prompts_CTD[:, :1])
     )
-    return result_of(found, rows, unreadable, whole_NC, single_NC, confidence, mentions, learned)
+    return whole_NC, single_NC
 
 
-def measure_scored_set(
-    found: EvaluationSet,
-    scores: Embedded,
-    confidence: float,
-    mentions: Mentions,
-    learned: LearnedResult,
-) -> SetResult:
-    """Every figure of one set, by a score for each image and prompt (classes, then templates); templates are averaged."""
+def ensemble_scores(scores: Embedded, found: EvaluationSet) -> tuple[Tensor, Tensor]:
+    """The same from a score for each image and prompt (classes, then templates); templates are averaged."""
     score_NCT = scores.features.view(len(scores.rows), len(found.class_names), len(found.templates))
-    whole_NC, single_NC = score_NCT.mean(dim=2), score_NCT[:, :, 0]
-    return result_of(found, scores.rows, scores.unreadable, whole_NC, single_NC, confidence, mentions, learned)
+    return score_NCT.mean(dim=2), score_NCT[:, :, 0]
 
 
 def result_of(
@@ -97,8 +77,13 @@ def result_of(
     confidence: float,
     mentions: Mentions,
     learned: LearnedResult,
+    reference: Reference | None = None,
 ) -> SetResult:
-    """Every figure of one set, from the logits by all templates and by the first alone."""
+    """Every figure of one set, from the logits by all templates and by the first alone.
+
+    `rows` are the numbers of the samples that the logits belong to, `mentions` is about the set's class names, `learned` is
+    what its training split gave, `reference` what the paper says of it.
+    """
     labels_N = torch.tensor([found.samples[row].label for row in rows], dtype=torch.long)
     whole, single = choose(whole_NC, labels_N), choose(single_NC, labels_N)
     right_N, right_single_N = whole.rank == 0, single.rank == 0
@@ -137,9 +122,26 @@ def result_of(
             for label in range(classes)
         ],
         confusion=confusion(labels_N, whole.label, classes),
+        origin=origin_of(found),
+        reference=reference,
         successes=_most_confident([verdict for verdict in verdicts if verdict.label == verdict.predicted]),
         mistakes=_most_confident([verdict for verdict in verdicts if verdict.label != verdict.predicted]),
+        certainty=certainty_bins(whole_NC, labels_N),
         learned=learned,
+    )
+
+
+def origin_of(found: EvaluationSet) -> Origin:
+    """What is known of a set beside its figures."""
+    known = found.known
+    return Origin(
+        title=known.title if known else "",
+        domain=known.domain if known else "",
+        trap=known.trap if known else "",
+        paper_images=known.test_images if known else None,
+        stored_as=found.stored_as,
+        class_names_from=found.names_source,
+        prompts_from=found.templates_source,
     )
 
 

@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from glob import glob
 from pathlib import Path
 
-from model.data.shards import Folder
 from model.errors import InputError
 from model.evaluation.classifier_file import Classifier
-from model.evaluation.images import ImageRef
+from model.evaluation.images import FileImage
 from model.evaluation.passes import Progress, judged_parts
 from model.use.loading import BATCH, Loaded
 from model.use.upright import upright_pixels
@@ -72,8 +71,7 @@ def read_labels(path: Path) -> list[str]:
 
 def classify(loaded: Loaded, classifier: Classifier, images: Sequence[Path], top: int) -> Iterator[Answer]:
     """An answer for each image, in order, so many at a time; one that cannot be decoded is no reason to stop."""
-    root = Folder("/")
-    refs = [(str(path), ImageRef(root, str(path.absolute())[1:], 0, path.stat().st_size)) for path in images]
+    refs = [(str(path), FileImage(path)) for path in images]
     parts = [refs[start : start + BATCH] for start in range(0, len(refs), BATCH)]
     embedder = loaded.embedder
     passing = judged_parts(

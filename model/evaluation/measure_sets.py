@@ -1,0 +1,229 @@
+"""Every set of an evaluation: features, zero-shot, what labels add; and what is seen across sets: shifts and overlap.
+
+Axes: N images, C classes, T templates, D dimensions of the shared space.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from model.config import EvaluateConfig
+from model.errors import InputError
+from model.evaluation.embed import Embedded, Embedder, Say
+from model.evaluation.intervals import Share
+from model.evaluation.learned import measure_learned
+from model.evaluation.mentions import count_mentions
+from model.evaluation.metrics import metric_chance
+from model.evaluation.overlap import Overlap, overlap_of, overlapping_images
+from model.evaluation.reference import PaperTower, reference_of
+from model.evaluation.results import ProbedSet, SetResult, SkippedSet
+from model.evaluation.robustness import (
+    IMAGENET,
+    Shift,
+    accuracy_among,
+    classes_of,
+    same_classes,
+    shift_of,
+    variants_of_imagenet,
+)
+from model.evaluation.sets import EvaluationSet
+from model.evaluation.shards import Shards, training_captions
+from model.evaluation.zero_shot import (
+    choose,
+    class_vectors,
+    ensemble_logits,
+    ensemble_scores,
+    logits,
+    origin_of,
+    result_of,
+)
+from model.objectives.objective import Objective
+
+GROUPS_SHOWN = 5
+NAME_SHOWN = 40
+
+
+@dataclass
+class MeasuredSets:
+    """What was found so far."""
+
+    sets: list[SetResult] = field(default_factory=list)
+    probed: list[ProbedSet] = field(default_factory=list)
+    skipped: list[SkippedSet] = field(default_factory=list)
+    shifts: list[Shift] = field(default_factory=list)
+    overlaps: list[Overlap] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _Across:
+    """What a set gives beside its own result: the accuracy among the classes that it shares with ImageNet, by set."""
+
+    result: SetResult
+    among: dict[str, Share]
+
+
+def measure_sets(
+    sets: Sequence[EvaluationSet],
+    shards: Shards,
+    features: Path,
+    config: EvaluateConfig,
+    embedder: Embedder,
+    objective: Objective,
+    tower: PaperTower | None,
+    say: Say,
+) -> MeasuredSets:
+    """Measure all of them. A set that cannot be measured is skipped with its reason; raises InputError if none can.
+
+    `features` is where features are cached, `tower` the paper's model that is nearest to this one.
+    """
+    measured = MeasuredSets()
+    compared = overlapping_images(shards)
+    across: dict[str, _Across] = {}
+    for found in sets:
+        try:
+            images = [(sample.key, sample.image) for sample in found.samples]
+            embedded = embedder.cached_images(
+                features / f"{found.name}.safetensors", found.name, found.images_digest, images, say
+            )
+            learn = partial(
+                measure_learned, found, embedded, embedder=embedder, features=features, config=config, say=say
+            )
+            if objective.zero_shot == "none":
+                learned = learn(zero_shot=None)
+                measured.probed.append(
+                    ProbedSet(
+                        name=found.name,
+                        digest=found.digest,
+                        images=len(embedded.rows),
+                        classes=len(found.class_names),
+                        unreadable=embedded.unreadable,
+                        metric=found.metric,
+                        metric_chance=metric_chance(found.metric, len(found.class_names)),
+                        origin=origin_of(found),
+                        reference=reference_of(found.known, tower),
+                        learned=learned,
+                    )
+                )
+                continue
+            warn_of_equal_classes(found, embedder, say)
+            mentions = count_mentions(found.class_names, training_captions(shards))
+            judged = embedded
+            if objective.zero_shot == "scores":
+                judged = embedder.scores(objective.score_texts, found.name, images, prompts_of(found), say)
+                learned = learn(zero_shot=None)
+                whole_NC, single_NC = ensemble_scores(judged, found)
+            else:
+                prompts_CTD = prompt_features(embedder, found)
+                classes_CD = class_vectors(prompts_CTD)
+                learned = learn(zero_shot=partial(logits, classes_CD=classes_CD, scale=objective.scale))
+                whole_NC, single_NC = ensemble_logits(embedded.features, prompts_CTD, objective.scale)
+        except InputError as error:
+            measured.skipped.append(SkippedSet(name=found.name, reason=str(error)))
+            continue
+        result = result_of(
+            found,
+            judged.rows,
+            judged.unreadable,
+            whole_NC,
+            single_NC,
+            config.confidence,
+            mentions,
+            learned,
+            reference_of(found.known, tower),
+        )
+        measured.sets.append(result)
+        across[found.name] = _Across(result, _among(found, sets, judged, whole_NC, config.confidence))
+        if compared:
+            measured.overlaps.append(_overlap(found, judged, whole_NC, compared, config.confidence))
+    if measured.skipped and not (measured.sets or measured.probed):
+        raise InputError(measured.skipped[0].reason)
+    measured.shifts += _shifts(sets, across)
+    return measured
+
+
+def _labels(found: EvaluationSet, judged: Embedded) -> Tensor:
+    return torch.tensor([found.samples[row].label for row in judged.rows], dtype=torch.long)
+
+
+def _among(
+    found: EvaluationSet, sets: Sequence[EvaluationSet], judged: Embedded, whole_NC: Tensor, confidence: float
+) -> dict[str, Share]:
+    """Of ImageNet, its accuracy among the classes of each variant; of a variant, that among its own, under its name."""
+    variants = variants_of_imagenet(sets)
+    labels_N = _labels(found, judged)
+    if found.known is not None and found.known.name == IMAGENET:
+        shared = {variant.name: same_classes(variant, found) for variant in variants}
+        return {
+            name: accuracy_among(found, whole_NC, labels_N, names, confidence)
+            for name, names in shared.items()
+            if names
+        }
+    if any(variant.name == found.name for variant in variants):
+        return {found.name: accuracy_among(found, whole_NC, labels_N, classes_of(found), confidence)}
+    return {}
+
+
+def _overlap(
+    found: EvaluationSet, judged: Embedded, whole_NC: Tensor, compared: dict[str, set[str]], confidence: float
+) -> Overlap:
+    right_N = choose(whole_NC, _labels(found, judged)).rank == 0
+    return overlap_of(found, [found.samples[row].key for row in judged.rows], right_N.tolist(), compared, confidence)
+
+
+def _shifts(sets: Sequence[EvaluationSet], across: dict[str, _Across]) -> list[Shift]:
+    imagenet = next((across[found.name] for found in sets if _is_imagenet(found) and found.name in across), None)
+    shifts = []
+    for variant in variants_of_imagenet(sets):
+        own = across.get(variant.name)
+        if own is not None:
+            among = imagenet.among.get(variant.name) if imagenet else None
+            whole = imagenet.result if imagenet else None
+            shifts.append(shift_of(variant, own.among[variant.name], whole, among))
+    return shifts
+
+
+def _is_imagenet(found: EvaluationSet) -> bool:
+    return found.known is not None and found.known.name == IMAGENET
+
+
+def warn_of_equal_classes(found: EvaluationSet, embedder: Embedder, say: Say) -> None:
+    """Say which classes the model cannot tell apart, because all their prompts come to the same tokens."""
+    prompts_CT = [found.prompts(label) for label in range(len(found.class_names))]
+    identity = token_identity(embedder, [prompt for prompts_T in prompts_CT for prompt in prompts_T])
+    lines: dict[tuple[bytes, ...], list[int]] = {}
+    for line, prompts_T in enumerate(prompts_CT, 1):
+        lines.setdefault(tuple(identity[prompt] for prompt in prompts_T), []).append(line)
+    equal = [same for same in lines.values() if len(same) > 1]
+    if equal:
+        shown = "; ".join(
+            f"{found.class_names[same[0] - 1][:NAME_SHOWN]!r} (lines {', '.join(map(str, same[:GROUPS_SHOWN]))})"
+            for same in equal[:GROUPS_SHOWN]
+        )
+        say(
+            f"warning: {found.name}: {sum(map(len, equal))} of {len(prompts_CT)} classes have the same prompts as another, "
+            "once lower-cased and cut to the model's context length, so the model cannot tell them apart; give them other "
+            f"names in classnames.txt: {shown}"
+        )
+
+
+def prompt_features(embedder: Embedder, found: EvaluationSet) -> Tensor:
+    """Features (C, T, D) of every class name in every template, unnormalised; all go through the tower together."""
+    return embedder.texts(prompts_of(found)).view(len(found.class_names), len(found.templates), -1)
+
+
+def prompts_of(found: EvaluationSet) -> list[str]:
+    """Every class name in every template, class by class."""
+    return [prompt for label in range(len(found.class_names)) for prompt in found.prompts(label)]
+
+
+def token_identity(embedder: Embedder, texts: Sequence[str]) -> dict[str, bytes]:
+    """What the model sees of each text: two texts of the same tokens are one to it."""
+    distinct = list(dict.fromkeys(texts))
+    tokens_NL = embedder.tokenizer.encode(distinct).numpy()
+    return {text: row.tobytes() for text, row in zip(distinct, tokens_NL, strict=True)}

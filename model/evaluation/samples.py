@@ -1,0 +1,53 @@
+"""The labelled images of a set, however they are stored."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from model.evaluation.images import StoredImage
+from model.evaluation.names import Words
+
+IMAGE_ENDINGS = ("jpg", "jpeg", "png", "webp")
+SPLITS = ("test", "train", "val")
+
+
+@dataclass(frozen=True)
+class LabelledImage:
+    """`key` is unique in the set."""
+
+    key: str
+    label: int
+    image: StoredImage
+
+
+@dataclass(frozen=True)
+class Split:
+    """Labelled images; `digest` identifies them and their labels."""
+
+    samples: tuple[LabelledImage, ...]
+    digest: str
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What a folder holds, read by one of the ways in which sets are stored; `train` and `val` are None if it has none."""
+
+    stored_as: str
+    class_names: Words
+    test: Split
+    train: Split | None
+    val: Split | None
+
+
+def digest_of(value: object) -> str:
+    """The sha256 of a value that JSON can tell."""
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()
+
+
+def split_of(samples: Iterable[LabelledImage], files: Iterable[str]) -> Split:
+    """A split of files whose digests are `files`, in the order of the samples."""
+    whole = tuple(samples)
+    return Split(whole, digest_of([[sample.key, sample.label] for sample in whole] + list(files)))
