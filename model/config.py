@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
+from model.data_config import DataConfig
 from model.errors import InputError
 
 OPERATIONAL: dict[str, Any] = {"operational": True}
@@ -341,6 +342,7 @@ class PretrainConfig(Settings):
     )
     model: ClipConfig = ClipConfig()
     train: TrainConfig = TrainConfig()
+    data: DataConfig = DataConfig()
     objective: Objective = ContrastiveConfig()
 
     @model_validator(mode="after")

@@ -109,7 +109,8 @@ class Training:
         """This process's share of the training batches."""
         image_px, threads = self.config.model.vision.image_px, self.config.train.loader_threads
         rank, world_size = self.processes.rank, self.processes.world_size
-        return Loader(self.dataset.train, self.tokenizer, self.order, image_px, threads, rank, world_size)
+        scaled = self.config.data.decoding == "scaled"
+        return Loader(self.dataset.train, self.tokenizer, self.order, image_px, threads, rank, world_size, scaled)
 
 
 def prepare(run_dir: Path, config: PretrainConfig, shards: str, processes: Processes) -> Training | None:
