@@ -18,7 +18,7 @@ from torch import Tensor
 
 from model.data.images import Decoder
 from model.data.order import BatchOrder, Crop, Ints
-from model.data.shards import REBUILD, SampleError, Split
+from model.data.shards import REBUILD, SampleError, Samples
 from model.tokenizer import Tokenizer
 
 PREFETCHED_BATCHES = 3
@@ -50,7 +50,7 @@ class Loader:
 
     def __init__(
         self,
-        split: Split,
+        split: Samples,
         tokenizer: Tokenizer,
         order: BatchOrder,
         image_px: int,

@@ -19,6 +19,7 @@ class ShardEntry(Entry):
     file: str
     index: str
     samples: int = Field(ge=0)
+    sha256: str = ""
 
 
 class SplitEntry(Entry):
