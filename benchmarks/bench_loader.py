@@ -69,6 +69,7 @@ def peers(folder: Path, batch: int, workers: int) -> Iterator[int]:
         world_size=1,
         seed=0,
     )
+    multiprocessing.set_start_method("fork", force=True)  # its workers' own way; they cannot be pickled
     tokenizer = open_clip.get_tokenizer("ViT-B-32")
     tokenizer(list(open_dataset(str(folder)).train.captions()))  # it keeps words that it has seen
     transform = image_transform(IMAGE_PX, is_train=True)
