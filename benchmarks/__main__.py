@@ -12,6 +12,8 @@ PEERS = {
     "bench_dedup": "duckdb",
     "bench_download": "img2dataset",
     "bench_loss": "open_clip",
+    "bench_loader": "open_clip",
+    "bench_step": "open_clip",
     "bench_probe": "sklearn",
     "bench_zero_shot": "open_clip",
     "bench_embed": "simplejpeg",

@@ -31,20 +31,23 @@ def pretrain(config: PretrainConfig = tiny().pretrain, workspace: str = "") -> s
     Returns the folder of the run.
     """
     space = Workspace.at(workspace)
-    shards = space.shards(config.dataset)
-    if not (shards / "manifest.json").exists():
-        remedy = (
-            "check the path"
-            if "/" in config.dataset
-            else f"build it first: wit build-dataset RECIPE --name {config.dataset}"
-        )
-        raise InputError(f"{shards}: no manifest.json, so no finished data set; {remedy}")
+    shards = finished_shards(space, config.dataset)
+    mixed = [finished_shards(space, name) for name in config.data.mix if name != config.dataset]
     run = space.run(config.name)
     with only_writer(run):
         freeze_config(run, config)
-        train(run, str(shards), config.train.processes or default_processes(), LocalTorchrun())
+        train(run, shards, mixed, config.train.processes or default_processes(), LocalTorchrun())
     publish_curves(config.name, run / "metrics.jsonl")
     return str(run)
+
+
+def finished_shards(space: Workspace, dataset: str) -> str:
+    """The folder of shards of a data set. Raises InputError if it is not finished."""
+    shards = space.shards(dataset)
+    if not (shards / "manifest.json").exists():
+        remedy = "check the path" if "/" in dataset else f"build it first: wit build-dataset RECIPE --name {dataset}"
+        raise InputError(f"{shards}: no manifest.json, so no finished data set; {remedy}")
+    return str(shards)
 
 
 def freeze_config(run: Path, config: PretrainConfig) -> None:
@@ -92,7 +95,7 @@ def _differences(before: Any, now: Any, path: str = "") -> list[str]:
 
 
 @task(task_run_name="train-{processes}-processes", cache_policy=NO_CACHE, persist_result=False)
-def train(run: Path, shards: str, processes: int, launcher: Launcher) -> None:
+def train(run: Path, shards: str, mixed: list[str], processes: int, launcher: Launcher) -> None:
     """Launch `model.train` and watch it. Called, not submitted: the launcher needs the main thread."""
     logger = get_run_logger()
     progress = Progress(key_of("training", run.name), f"Training {run.name}")
@@ -108,7 +111,8 @@ def train(run: Path, shards: str, processes: int, launcher: Launcher) -> None:
             logger.info(line)
 
     try:
-        launcher.run("model.train", [str(run), "--shards", shards], processes, run / "train.log", on_line)
+        arguments = [str(run), "--shards", shards, *(["--mixed", *mixed] if mixed else [])]
+        launcher.run("model.train", arguments, processes, run / "train.log", on_line)
     except ProcessError as error:
         if error.user_error:
             raise InputError(error.user_error) from error

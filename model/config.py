@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
+from model.data_config import NOT_LEARNED, DataConfig
 from model.errors import InputError
 
 OPERATIONAL: dict[str, Any] = {"operational": True}
@@ -341,6 +342,7 @@ class PretrainConfig(Settings):
     )
     model: ClipConfig = ClipConfig()
     train: TrainConfig = TrainConfig()
+    data: DataConfig = DataConfig()
     objective: Objective = ContrastiveConfig()
 
     @model_validator(mode="after")
@@ -348,6 +350,14 @@ class PretrainConfig(Settings):
         if self.train.processes and self.train.global_batch % self.train.processes:
             raise ValueError(
                 f"global_batch {self.train.global_batch} is not divisible by {self.train.processes} processes"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _mix_has_dataset(self) -> PretrainConfig:
+        if self.data.mix and self.dataset not in self.data.mix:
+            raise ValueError(
+                f"data.mix does not name dataset {self.dataset!r}, whose validation split is used; give it a weight there too"
             )
         return self
 
@@ -370,7 +380,7 @@ class PretrainConfig(Settings):
 
 
 def deciding_settings(config: PretrainConfig) -> dict[str, Any]:
-    """What of a configuration decides what is learned. The data set is told by its digest, not by its path."""
+    """What of a configuration decides what is learned. The data sets are told by their digest, not by their paths."""
     operational = {
         name
         for name, field in TrainConfig.model_fields.items()
@@ -378,7 +388,9 @@ def deciding_settings(config: PretrainConfig) -> dict[str, Any]:
     }
     if config.model.vision.kind != "vit" and config.train.micro_batch:
         operational.remove("micro_batch")  # batch norm normalises over it
-    return config.model_dump(mode="json", exclude={"name": True, "dataset": True, "train": operational})
+    return config.model_dump(
+        mode="json", exclude={"name": True, "dataset": True, "train": operational, "data": NOT_LEARNED}
+    )
 
 
 class EvaluateConfig(Settings):

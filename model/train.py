@@ -17,7 +17,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
@@ -127,6 +127,7 @@ def _write_metrics(training: Training, metrics: MetricsFile | None, pace: Pace) 
         **({} if pace.mfu is None else {"mfu": round(pace.mfu, 4)}),
         peak_memory_gb=round(pace.peak_memory_gb, 3),
         eta_s=round(pace.eta_s, 1),
+        **training.samples_of_step,
     )
 
 
@@ -226,11 +227,13 @@ def _only_trainer(run_dir: Path, processes: Processes) -> Iterator[None]:
         lock.release()
 
 
-def run(run_dir: Path, shards: str, processes: Processes, stop_requested: Callable[[], bool]) -> None:
-    """Train `run_dir` to its end, or until asked to stop."""
+def run(
+    run_dir: Path, shards: str, processes: Processes, stop_requested: Callable[[], bool], mixed: Sequence[str] = ()
+) -> None:
+    """Train `run_dir` to its end, or until asked to stop. `shards` and `mixed` are as for `open_data`."""
     config = read_config(run_dir)
     with _only_trainer(run_dir, processes):
-        training = prepare(run_dir, config, shards, processes)
+        training = prepare(run_dir, config, shards, processes, mixed)
         if training is None:
             return
         try:
@@ -251,18 +254,21 @@ def main() -> None:
     parser.add_argument(
         "--shards", required=True, help="folder of shards (docs/shards.md), local or a URL such as s3://..."
     )
+    parser.add_argument(
+        "--mixed", nargs="+", default=[], help="folders of shards of the other data sets of data.mix, in its order"
+    )
     arguments = parser.parse_args()
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # the loader's threads are the parallelism
     with stopping_with_parent() if "TORCHELASTIC_RUN_ID" in os.environ else nullcontext():
-        _run_command(arguments.run_dir, arguments.shards)
+        _run_command(arguments.run_dir, arguments.shards, arguments.mixed)
 
 
-def _run_command(run_dir: Path, shards: str) -> None:
+def _run_command(run_dir: Path, shards: str, mixed: Sequence[str]) -> None:
     """Run with all the processes of the launcher; a person's mistake is one line and an exit code."""
     stop_requested = _listen()
     processes = distributed.start()
     try:
-        run(run_dir, shards, processes, stop_requested)
+        run(run_dir, shards, processes, stop_requested, mixed)
     except PeerError:
         raise SystemExit(EXIT_INPUT) from None
     except (ValueError, OSError) as error:

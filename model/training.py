@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import islice
@@ -31,7 +32,9 @@ from model.checkpoint import (
     tell,
 )
 from model.config import PretrainConfig
-from model.data import Dataset, Loader, Order, open_dataset
+from model.data import Dataset, Loader, Order
+from model.data.mixture import MixedOrder, MixedSplit
+from model.data.sources import open_data, order_of
 from model.distributed import Processes
 from model.errors import InputError
 from model.files import sha256_file, write_text
@@ -54,7 +57,7 @@ class Training:
     run_dir: Path
     config: PretrainConfig
     dataset: Dataset
-    order: Order
+    order: Order | MixedOrder
     tokenizer: Tokenizer
     fingerprint: str
     processes: Processes
@@ -105,20 +108,32 @@ class Training:
         """The weights that are judged and kept: their average where there is one."""
         return nullcontext() if self.average is None else self.average.in_place()
 
+    @property
+    def samples_of_step(self) -> dict[str, dict[str, int]]:
+        """Of a mix, what a line of metrics tells: how many samples of the last step each data set gave."""
+        if not isinstance(self.order, MixedOrder):
+            return {}
+        return {"samples_of": dict(zip(self.config.data.mix, self.order.counts(self.step - 1), strict=True))}
+
     def loader(self) -> Loader:
         """This process's share of the training batches."""
         image_px, threads = self.config.model.vision.image_px, self.config.train.loader_threads
         rank, world_size = self.processes.rank, self.processes.world_size
-        return Loader(self.dataset.train, self.tokenizer, self.order, image_px, threads, rank, world_size)
+        scaled = self.config.data.decoding == "scaled"
+        return Loader(self.dataset.train, self.tokenizer, self.order, image_px, threads, rank, world_size, scaled)
 
 
-def prepare(run_dir: Path, config: PretrainConfig, shards: str, processes: Processes) -> Training | None:
+def prepare(
+    run_dir: Path, config: PretrainConfig, shards: str, processes: Processes, mixed: Sequence[str] = ()
+) -> Training | None:
     """Everything up to the first step, resumed from the newest checkpoint; None if the run is finished.
+
+    `shards` and `mixed` are as for `open_data`.
 
     Raises InputError, in all processes, if the run cannot be made or is not the one in the folder.
     """
-    dataset = open_dataset(shards)
-    order = Order(len(dataset.train), config.train.global_batch, config.train.seed)
+    dataset = open_data(shards, mixed, config)
+    order = order_of(dataset, config)
     say = tell if processes.is_first else _say_nothing
     done = read_done(run_dir)
     is_final = done is not None and _is_final_whole(run_dir, done, say)
@@ -231,5 +246,8 @@ def _introduce(training: Training) -> None:
     )
     if order.dropped_per_epoch:
         say(f"{order.dropped_per_epoch:,} samples of each epoch do not fill a global batch and are left out of it")
+    if isinstance(order, MixedOrder) and isinstance(training.dataset.train, MixedSplit):
+        counts = zip(training.dataset.train.parts.items(), order.samples_of, strict=True)
+        say("of each epoch " + ", ".join(f"{count:,} of {name} ({len(part):,})" for (name, part), count in counts))
     if training.step:
         say(f"resumed at step {training.step}")

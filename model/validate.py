@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from model.config import PretrainConfig
-from model.data import InSequence, Loader, Split
+from model.data import InSequence, Loader, Samples
 from model.distributed import Processes
 from model.objectives.contrastive import hits_at_1
 from model.objectives.objective import Inputs, Objective, Outputs
@@ -23,7 +23,7 @@ ROWS_AT_ONCE = 1024
 
 @torch.no_grad()
 def validate(
-    objective: Objective, split: Split, tokenizer: Tokenizer, config: PretrainConfig, processes: Processes
+    objective: Objective, split: Samples, tokenizer: Tokenizer, config: PretrainConfig, processes: Processes
 ) -> dict[str, float | int]:
     """The first `validation_samples` pairs of the split: loss, how many pairs, and recall at 1 in both directions where the
     objective has features of both sides.
@@ -59,7 +59,7 @@ def validate(
 
 
 def _loader(
-    split: Split, tokenizer: Tokenizer, order: InSequence, config: PretrainConfig, processes: Processes
+    split: Samples, tokenizer: Tokenizer, order: InSequence, config: PretrainConfig, processes: Processes
 ) -> Loader:
     threads, image_px = config.train.loader_threads, config.model.vision.image_px
     return Loader(split, tokenizer, order, image_px, threads, processes.rank, processes.world_size)

@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import tarfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -61,6 +62,11 @@ def _write_shard(folder: Path, split: str, first: int, pairs: Sequence[tuple[byt
     rows = []
     with tarfile.open(folder / f"{name}.tar") as tar:
         members = tar.getmembers()
+    data = (folder / f"{name}.tar").read_bytes()
+
+    def bytes_of(member: tarfile.TarInfo) -> bytes:
+        return data[member.offset_data : member.offset_data + member.size]
+
     for image, text, extra in zip(members[0::3], members[1::3], members[2::3], strict=True):
         rows.append(
             {
@@ -71,10 +77,10 @@ def _write_shard(folder: Path, split: str, first: int, pairs: Sequence[tuple[byt
                 "text_size": text.size,
                 "json_offset": extra.offset_data,
                 "json_size": extra.size,
+                "crc32": zlib.crc32(b"".join(map(bytes_of, (image, text, extra)))),
             }
         )
     pq.write_table(pa.Table.from_pylist(rows), folder / f"{name}.index.parquet")
-    data = (folder / f"{name}.tar").read_bytes()
     return {
         "file": f"{name}.tar",
         "index": f"{name}.index.parquet",

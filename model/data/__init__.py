@@ -3,7 +3,7 @@
 from model.data.images import normalise, preprocess
 from model.data.loader import Batch, Loader
 from model.data.order import InSequence, Order
-from model.data.shards import Dataset, Sample, SampleError, Split, open_dataset
+from model.data.shards import Dataset, Sample, SampleError, Samples, Split, open_dataset
 
 __all__ = [
     "Batch",
@@ -13,6 +13,7 @@ __all__ = [
     "Order",
     "Sample",
     "SampleError",
+    "Samples",
     "Split",
     "normalise",
     "open_dataset",

@@ -16,9 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from model.data.images import decode, square
+from model.data.images import Decoder
 from model.data.order import BatchOrder, Crop, Ints
-from model.data.shards import REBUILD, SampleError, Split
+from model.data.shards import REBUILD, SampleError, Samples
 from model.tokenizer import Tokenizer
 
 PREFETCHED_BATCHES = 3
@@ -50,13 +50,14 @@ class Loader:
 
     def __init__(
         self,
-        split: Split,
+        split: Samples,
         tokenizer: Tokenizer,
         order: BatchOrder,
         image_px: int,
         threads: int,
         rank: int = 0,
         world_size: int = 1,
+        scaled_decoding: bool = False,
     ) -> None:
         if order.global_batch % world_size:
             raise ValueError(
@@ -67,6 +68,7 @@ class Loader:
         self.order = order
         self.image_px = image_px
         self.threads = threads
+        self.scaled_decoding = scaled_decoding
         self.local_batch = order.global_batch // world_size
         self.first = rank * self.local_batch
         self.pin = torch.cuda.is_available()
@@ -105,11 +107,12 @@ class Loader:
     ) -> tuple[list[list[int]], int]:
         """Fill the rows of `image_BHWC`; return the captions' ids and how many were cut."""
         captions = []
+        decoder = Decoder(self.image_px, self.scaled_decoding)
         for row, sample_id in enumerate(sample_ids.tolist()):
             sample = self.split.read(sample_id)
             captions.append(sample.caption)
             try:
-                image_BHWC[row] = square(decode(sample.image), self.image_px, crops[row])
+                decoder.fill(image_BHWC[row], sample.image, crops[row])
             except (ValueError, OSError) as error:
                 raise SampleError(
                     f"{self.split.where(sample_id)}: the image cannot be decoded ({error}); {REBUILD}"

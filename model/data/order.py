@@ -74,7 +74,7 @@ class Order:
 
     def draws(self, step: int, sample_ids: Ints, columns: int) -> Numbers:
         """Numbers (len(sample_ids), columns) in [0, 1) of each sample in that step's epoch, for an objective's own use."""
-        return _many_uniform(sample_ids, columns, (self.seed, self.epoch(step)))
+        return many_uniform(sample_ids, columns, (self.seed, self.epoch(step)))
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ class InSequence:
 
     def draws(self, step: int, sample_ids: Ints, columns: int) -> Numbers:
         """The same numbers in each validation."""
-        return _many_uniform(sample_ids, columns, ())
+        return many_uniform(sample_ids, columns, ())
 
 
 def permute(positions: Ints, size: int, key: tuple[int, ...]) -> Ints:
@@ -118,7 +118,7 @@ def uniform(sample_ids: Ints, columns: int, key: tuple[int, ...]) -> Numbers:
     return (_mix(words) >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
-def _many_uniform(sample_ids: Ints, columns: int, key: tuple[int, ...]) -> Numbers:
+def many_uniform(sample_ids: Ints, columns: int, key: tuple[int, ...]) -> Numbers:
     """As many columns as wanted, each eight from a key of their own that no crop has."""
     blocks = [uniform(sample_ids, KEYED_COLUMNS, (*key, block)) for block in range(-(-columns // KEYED_COLUMNS))]
     return np.concatenate([np.empty((len(sample_ids), 0)), *blocks], axis=1)[:, :columns]

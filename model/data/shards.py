@@ -8,23 +8,28 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
+import zlib
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import fsspec
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import ValidationError
 
+from model.data.cache import CacheError, SampleCache
 from model.data.manifest import Manifest, ShardEntry
 from model.data.order import Ints
 from model.errors import InputError
 
 MAX_OPEN_FILES = 512
+PLACES = ("image_offset", "image_size", "text_offset", "text_size")  # columns of an index
+CHECKS = ("json_offset", "json_size", "crc32")
 REBUILD = "the data set is damaged: run its wit build-dataset command again, or copy the folder again"
 
 
@@ -41,6 +46,16 @@ class Sample:
 
 
 @dataclass(frozen=True)
+class Checked:
+    """What tells a whole sample from a damaged one: its third member, and the checksum of the three one after the other."""
+
+    tar_sha256: str
+    json_offset: Ints
+    json_size: Ints
+    crc32: Ints
+
+
+@dataclass(frozen=True)
 class Shard:
     """A tar and where its samples lie in it; the arrays have one entry per sample."""
 
@@ -50,6 +65,7 @@ class Shard:
     image_size: Ints
     text_offset: Ints
     text_size: Ints
+    checked: Checked | None = None  # where samples are kept in a cache
 
 
 class Folder:
@@ -62,6 +78,10 @@ class Folder:
             self._filesystem, self.path = fsspec.url_to_fs(self.path)
         self._files: dict[str, int] = {}
         self._lock = threading.Lock()
+
+    @property
+    def is_remote(self) -> bool:
+        return self._filesystem is not None
 
     def open(self, name: str) -> Any:
         """A binary file object."""
@@ -94,31 +114,48 @@ class Folder:
             self._files.clear()
 
 
+class Samples(Protocol):
+    """What a loader reads from: the samples of a split, or of several, numbered from 0."""
+
+    def __len__(self) -> int: ...
+
+    def read(self, sample_id: int) -> Sample: ...
+
+    def where(self, sample_id: int) -> str: ...
+
+    def captions(self) -> Iterator[str]: ...
+
+
 class Split:
     """The samples of one split, numbered from 0 in the order of the tars."""
 
-    def __init__(self, folder: Folder, name: str, shards: Sequence[Shard]) -> None:
+    def __init__(self, folder: Folder, name: str, shards: Sequence[Shard], cache: SampleCache | None = None) -> None:
         self.folder = folder
         self.name = name
         self.shards = shards
-        self._starts = np.cumsum([0, *(len(shard.image_offset) for shard in shards)])
+        self.cache = cache
+        self._starts = [0, *accumulate(len(shard.image_offset) for shard in shards)]
 
     def __len__(self) -> int:
-        return int(self._starts[-1])
+        return self._starts[-1]
 
     def read(self, sample_id: int) -> Sample:
         """One sample, in one read. Raises SampleError naming tar and key if it is not there."""
-        number = int(np.searchsorted(self._starts, sample_id, side="right")) - 1
-        shard, row = self.shards[number], sample_id - int(self._starts[number])
+        shard, row = self._find(sample_id)
         image_start, image_size = int(shard.image_offset[row]), int(shard.image_size[row])
         text_start, text_size = int(shard.text_offset[row]), int(shard.text_size[row])
         start, end = min(image_start, text_start), max(image_start + image_size, text_start + text_size)
         try:
-            data = self.folder.read(shard.file, start, end - start)
+            if self.cache is not None and shard.checked is not None:
+                start, data = self._read_cached(self.cache, shard, shard.checked, row)
+            else:
+                data = self.folder.read(shard.file, start, end - start)
+        except CacheError as error:
+            raise SampleError(str(error)) from error
         except OSError as error:
             raise SampleError(f"{self.where(sample_id)}: cannot be read ({error}); {REBUILD}") from error
         if len(data) < end - start:
-            raise SampleError(f"{self.where(sample_id)}: the tar ends before it; {REBUILD}")
+            raise SampleError(f"{self.where(sample_id)}: the tar ends before it, or is damaged; {REBUILD}")
         text = data[text_start - start : text_start - start + text_size]
         try:
             caption = text.decode("utf-8")
@@ -128,10 +165,31 @@ class Split:
             raise SampleError(f"{self.where(sample_id)}: the caption is empty; {REBUILD}")
         return Sample(data[image_start - start : image_start - start + image_size], caption)
 
+    def _read_cached(self, cache: SampleCache, shard: Shard, checked: Checked, row: int) -> tuple[int, bytes]:
+        """Where a sample begins in the tar, and its bytes; none if they are not those that the index promises."""
+        offsets = [int(column[row]) for column in (shard.image_offset, shard.text_offset, checked.json_offset)]
+        sizes = [int(column[row]) for column in (shard.image_size, shard.text_size, checked.json_size)]
+        start, end = min(offsets), max(offset + size for offset, size in zip(offsets, sizes, strict=True))
+
+        def is_whole(data: bytes) -> bool:
+            crc32 = 0
+            for offset, size in zip(offsets, sizes, strict=True):
+                crc32 = zlib.crc32(memoryview(data)[offset - start : offset - start + size], crc32)
+            return len(data) == end - start and crc32 == int(checked.crc32[row])
+
+        def fetch() -> bytes:
+            return self.folder.read(shard.file, start, end - start)
+
+        data = cache.read(checked.tar_sha256, start, end - start, is_whole, fetch)
+        return start, data if is_whole(data) else b""
+
+    def _find(self, sample_id: int) -> tuple[Shard, int]:
+        number = bisect_right(self._starts, sample_id) - 1
+        return self.shards[number], sample_id - self._starts[number]
+
     def where(self, sample_id: int) -> str:
         """Tar and key of a sample, for messages."""
-        number = int(np.searchsorted(self._starts, sample_id, side="right")) - 1
-        shard, row = self.shards[number], sample_id - int(self._starts[number])
+        shard, row = self._find(sample_id)
         entry = ShardEntry(file=shard.file, index=shard.index, samples=len(shard.image_offset))
         key = read_index(self.folder, entry, ["key"])["key"][row]  # not the number, once samples were taken down
         return f"{self.folder.path}/{shard.file}: sample {key}"
@@ -147,18 +205,19 @@ class Dataset:
 
     name: str
     digest: str
-    train: Split
-    val: Split
+    train: Samples
+    val: Samples
 
 
-def open_dataset(path: str) -> Dataset:
-    """Read the manifest and the indexes of a folder of shards.
+def open_dataset(path: str, cache: SampleCache | None = None) -> Dataset:
+    """Read the manifest and the indexes of a folder of shards; samples of a remote one are kept in the cache, if there is one.
 
     Raises InputError if it is not one, or if its parts do not fit together.
     """
     folder = Folder(path)
     manifest, _ = read_manifest(folder)
-    splits = {name: _open_split(folder, name, manifest) for name in ("train", "val")}
+    near = cache if folder.is_remote else None
+    splits = {name: _open_split(folder, name, manifest, near) for name in ("train", "val")}
     return Dataset(manifest.name, manifest.digest, splits["train"], splits["val"])
 
 
@@ -194,8 +253,9 @@ def read_captions(folder: Folder, split: str) -> Iterator[str]:
             yield from batch.column(0).to_pylist()
 
 
-def _open_split(folder: Folder, name: str, manifest: Manifest) -> Split:
-    split = Split(folder, name, [_open_shard(folder, shard) for shard in manifest.shards(name)])
+def _open_split(folder: Folder, name: str, manifest: Manifest, cache: SampleCache | None) -> Split:
+    is_cached = cache is not None
+    split = Split(folder, name, [_open_shard(folder, shard, is_cached) for shard in manifest.shards(name)], cache)
     if len(split) != manifest.samples(name):
         raise InputError(
             f"{folder.path}/manifest.json: {name} has {manifest.samples(name)} samples, its shards {len(split)}; {REBUILD}"
@@ -203,11 +263,16 @@ def _open_split(folder: Folder, name: str, manifest: Manifest) -> Split:
     return split
 
 
-def _open_shard(folder: Folder, shard: ShardEntry) -> Shard:
-    table = read_index(folder, shard, ["image_offset", "image_size", "text_offset", "text_size"])
-    return Shard(
-        file=shard.file, index=shard.index, **{name: table.column(name).to_numpy() for name in table.column_names}
+def _open_shard(folder: Folder, shard: ShardEntry, is_cached: bool) -> Shard:
+    if is_cached and not shard.sha256:
+        raise InputError(
+            f"{folder.path}/manifest.json: no sha256 of {shard.file}, by which data.cache_folder knows it; {REBUILD}"
+        )
+    table = read_index(folder, shard, [*PLACES, *CHECKS] if is_cached else PLACES)
+    places, checks = (
+        {name: table[name].to_numpy() for name in names} for names in (PLACES, CHECKS if is_cached else ())
     )
+    return Shard(shard.file, shard.index, **places, checked=Checked(shard.sha256, **checks) if is_cached else None)
 
 
 @contextmanager
