@@ -108,6 +108,7 @@ def _backward(training: Training, batch: Batch) -> tuple[Tensor, Outputs]:
     _seed_step(config.seed, batch.step, processes.rank)
     training.optimizer.zero_grad(set_to_none=True)
     inputs = inputs_of(training, batch)
+    processes.at("computing gradients")
     return backward(
         objective, training.wrapped, inputs, processes, config.micro_batch, config.precision, training.scaler.scale
     )
@@ -136,7 +137,8 @@ def batches(training: Training, stop_requested: Callable[[], bool]) -> Iterator[
     An error of one process's data ends all of them at the same step.
     """
     local = training.loader().batches(training.step, training.steps)
-    for _ in range(training.step, training.steps):
+    for step in range(training.step, training.steps):
+        training.processes.at("reading its batch", step + 1)
         batch: Batch | None = None
         error: SampleError | None = None
         try:

@@ -6,7 +6,8 @@ RUN_DIR/config.json is a PretrainConfig. The same command goes on where a stoppe
 (on the CPU, with as many processes).
 
 Exit codes: 0 finished, or stopped by SIGTERM or SIGINT after a checkpoint (then there is no done.json); 2 an error that
-is yours to mend, in one line on stderr; 3 loss, gradients or weights are not finite; anything else is a crash.
+is yours to mend, in one line on stderr; 3 loss, gradients or weights are not finite; 4 another process did not come
+within train.hang_timeout_s (model/hang.py); anything else is a crash.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from model.checkpoint import METRICS, read_config, save_checkpoint, save_final, 
 from model.data import SampleError
 from model.distributed import PeerError, Processes
 from model.errors import InputError
+from model.hang import watching
 from model.metrics import LoaderWatch, MetricsFile, Pace, Speed
 from model.optim import learning_rate
 from model.step import DivergedError, Skipped, batches, inputs_of, rehearse, require_finite, train_step
@@ -229,7 +231,7 @@ def _only_trainer(run_dir: Path, processes: Processes) -> Iterator[None]:
 def run(run_dir: Path, shards: str, processes: Processes, stop_requested: Callable[[], bool]) -> None:
     """Train `run_dir` to its end, or until asked to stop."""
     config = read_config(run_dir)
-    with _only_trainer(run_dir, processes):
+    with watching(processes, config.train.hang_timeout_s) as processes, _only_trainer(run_dir, processes):
         training = prepare(run_dir, config, shards, processes)
         if training is None:
             return

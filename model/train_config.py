@@ -79,6 +79,13 @@ class TrainConfig(Settings):
         description="Training processes on this machine; 0 = one per GPU, or 2 on a CPU",
         json_schema_extra=OPERATIONAL,
     )
+    hang_timeout_s: float = Field(
+        1_800.0,
+        ge=1,
+        description="Longest, in seconds, that a process waits for another one, also for the first to read or write files; then "
+        "the run ends with exit code 4 and names the one that did not come and what it did last",
+        json_schema_extra=OPERATIONAL,
+    )
     loader_threads: int = Field(2, ge=1, description="Decoding threads of one process", json_schema_extra=OPERATIONAL)
     seed: int = Field(0, ge=0, description="Seed of weights, order and crops")
     log_every_steps: int = Field(
