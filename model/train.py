@@ -18,7 +18,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
@@ -33,13 +33,14 @@ from filelock import FileLock, Timeout
 from torch.distributed.elastic.multiprocessing.errors import record
 
 from model import distributed
-from model.checkpoint import METRICS, read_config, save_checkpoint, save_final, tell
+from model.checkpoint import BEST, METRICS, read_config, save_final, tell
 from model.data import SampleError
 from model.distributed import PeerError, Processes
 from model.errors import InputError
 from model.hang import watching
 from model.metrics import LoaderWatch, MetricsFile, Pace, Speed
 from model.optim import learning_rate
+from model.saving import save_best, save_checkpoint, take_snapshot
 from model.step import DivergedError, Skipped, batches, inputs_of, rehearse, require_finite, train_step
 from model.training import Training, prepare
 from model.validate import validate
@@ -87,6 +88,7 @@ def train(training: Training, stop_requested: Callable[[], bool]) -> bool:
             speed.reset()
     if stopped and saved_step < training.step:
         _save(training)
+    training.processes.first_alone(training.writer.wait)
     if not stopped:
         _finish(training, metrics)
     return not stopped
@@ -157,8 +159,11 @@ def _end_epoch(training: Training, metrics: MetricsFile | None, captions_cut: in
     if captions_cut:
         training.progress.say(f"epoch {epoch}: {captions_cut:,} captions were cut to the context length")
     due = epoch % config.validate_every_epochs == 0 or training.step == training.steps
-    if not due or not len(training.dataset.val) or not config.validation_samples:
-        return
+    if due and len(training.dataset.val) and config.validation_samples:
+        _validate(training, metrics, epoch)
+
+
+def _validate(training: Training, metrics: MetricsFile | None, epoch: int) -> None:
     with training.averaged():
         result = validate(
             training.objective, training.dataset.val, training.tokenizer, training.config, training.processes
@@ -167,20 +172,47 @@ def _end_epoch(training: Training, metrics: MetricsFile | None, captions_cut: in
     recall = result.get("image_to_text_recall_at_1")
     told = "" if recall is None else f", image-to-text recall@1 {recall:.1%}"
     training.progress.say(f"epoch {epoch}: validation loss {result['loss']:.3f}{told}")
+    _keep_best(training, result)
+
+
+def _keep_best(training: Training, result: Mapping[str, float]) -> None:
+    """Keep the weights that were validated if they are the best so far."""
+    by = training.config.train.keep_best
+    if by == "none":
+        return
+    best = training.best
+    is_better = best is None or (result[by] < best[1] if by == "loss" else result[by] > best[1])
+    if not any(training.processes.any_flags(is_better and math.isfinite(result[by]))):
+        return
+    training.best = (by, result[by])
+    position, loss = training.position, result["loss"]
+    with training.averaged():
+        training.processes.first_alone(
+            lambda: save_best(
+                training.run_dir,
+                training.objective,
+                position.step,
+                position.samples_seen,
+                loss,
+                training.fingerprint,
+            )
+        )
+    training.progress.say(
+        f"step {training.step} is the best so far by {by}; its weights are in {training.run_dir / BEST}"
+    )
 
 
 def _save(training: Training) -> None:
+    """Have a checkpoint written while the training goes on; the copy of it is made when the one before is on the disk."""
     require_finite(training)
-    training.processes.first_alone(
-        lambda: save_checkpoint(
-            training.run_dir,
-            training.objective,
-            training.state(),
-            training.position,
-            training.fingerprint,
-            training.config.train.keep_checkpoints,
-        )
-    )
+
+    def begin() -> None:
+        training.writer.wait()
+        snapshot = take_snapshot(training.position, training.objective, training.state())
+        keep = training.config.train.keep_checkpoints
+        training.writer.begin(partial(save_checkpoint, training.run_dir, snapshot, training.fingerprint, keep))
+
+    training.processes.first_alone(begin)
 
 
 def _finish(training: Training, metrics: MetricsFile | None) -> None:
@@ -238,6 +270,7 @@ def run(run_dir: Path, shards: str, processes: Processes, stop_requested: Callab
         try:
             finished = train(training, stop_requested)
         finally:
+            training.writer.close()
             training.progress.close()
     if finished:
         training.progress.say(f"finished after {training.step} steps, loss {training.loss:.3f}")

@@ -107,3 +107,8 @@ class TrainConfig(Settings):
         500, ge=1, description="Steps between two checkpoints", json_schema_extra=OPERATIONAL
     )
     keep_checkpoints: int = Field(2, ge=1, description="Newest checkpoints kept", json_schema_extra=OPERATIONAL)
+    keep_best: Literal["none", "loss", "image_to_text_recall_at_1"] = Field(
+        "none",
+        description="Figure of the validation by which the best weights are kept beside the newest, as the finished run RUN/best",
+        json_schema_extra=OPERATIONAL,
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,7 @@ from model.objectives.objective import Objective
 from model.optim import build_optimizer
 from model.precision import build_scaler
 from model.recompute import recompute_blocks
+from model.saving import Writer
 from model.start import copy_weights, load_start
 from model.tokenizer import TRAINED, Tokenizer
 
@@ -69,6 +70,8 @@ class Training:
     gradient_norm: float = math.nan  # of that step, before it is clipped
     skipped_steps: int = 0
     skipped_in_a_row: int = 0
+    best: tuple[str, float] | None = None  # what train.keep_best names, and its best value so far
+    writer: Writer = field(default_factory=Writer)
 
     @property
     def steps(self) -> int:
@@ -82,7 +85,7 @@ class Training:
     def position(self) -> Position:
         """What a checkpoint tells of it."""
         loss, norm = (None if math.isnan(value) else value for value in (self.loss, self.gradient_norm))
-        return Position(self.step, self.samples_seen, loss, norm, self.skipped_steps, self.skipped_in_a_row)
+        return Position(self.step, self.samples_seen, loss, norm, self.skipped_steps, self.skipped_in_a_row, self.best)
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps of it besides the model."""
@@ -95,6 +98,8 @@ class Training:
         self.loss = math.nan if checkpoint.loss is None else checkpoint.loss
         self.gradient_norm = math.nan if checkpoint.gradient_norm is None else checkpoint.gradient_norm
         self.skipped_steps, self.skipped_in_a_row = checkpoint.skipped_steps, checkpoint.skipped_in_a_row
+        if checkpoint.best is not None and checkpoint.best[0] == self.config.train.keep_best:
+            self.best = checkpoint.best
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
         if self.average is not None:
@@ -142,6 +147,7 @@ def prepare(run_dir: Path, config: PretrainConfig, shards: str, processes: Proce
         objective.lock(config.train.locked)
     if config.train.gradient_checkpointing:
         recompute_blocks(objective)
+    _require_judged(config, dataset, objective)
     optimizer = build_optimizer(objective, config.train)
     state = load_checkpoint(newest[0], objective) if newest else {}
     step = newest[1].step if newest else 0
@@ -214,6 +220,21 @@ def _require_same(run_dir: Path, identity: str, found: Record | None, what: str)
         raise InputError(
             f"{run_dir} holds {what} of another configuration or data set; choose another name for the run, or remove that "
             "folder (a ResNet's batch norm also depends on the number of processes)"
+        )
+
+
+def _require_judged(config: PretrainConfig, dataset: Dataset, objective: Objective) -> None:
+    keep_best = config.train.keep_best
+    if keep_best == "none":
+        return
+    if not len(dataset.val) or not config.train.validation_samples:
+        raise InputError(
+            f"train.keep_best is {keep_best}, but nothing is validated; build the data set with shards.val_share above 0 and "
+            "set train.validation_samples above 0, or leave it at none"
+        )
+    if keep_best != "loss" and objective.zero_shot != "features":
+        raise InputError(
+            f"train.keep_best is {keep_best}, which the objective {config.objective.kind} does not have; set it to loss"
         )
 
 
