@@ -40,6 +40,8 @@ def pretrain(config: PretrainConfig = tiny().pretrain, workspace: str = "") -> s
         )
         raise InputError(f"{shards}: no manifest.json, so no finished data set; {remedy}")
     run = space.run(config.name)
+    sets = tuple(str(space.evaluation_set(name)) for name in config.train.evaluation_sets)
+    config = config.model_copy(update={"train": config.train.model_copy(update={"evaluation_sets": sets})})
     with only_writer(run):
         freeze_config(run, config)
         train(run, str(shards), config.train.processes or default_processes(), LocalTorchrun())

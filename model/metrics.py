@@ -21,6 +21,7 @@ LOADER_SLOW_SHARE = 1 / 3
 NUMBERS = {
     "train": ("step", "loss", "learning_rate", "logit_scale"),
     "validation": ("step", "loss", "samples"),
+    "evaluation": ("step", "images", "top1"),
     "skipped": ("step", "skipped_steps", "sample_id"),
     "end": ("step",),
 }

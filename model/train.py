@@ -158,9 +158,15 @@ def _end_epoch(training: Training, metrics: MetricsFile | None, captions_cut: in
     captions_cut = training.processes.total(captions_cut)
     if captions_cut:
         training.progress.say(f"epoch {epoch}: {captions_cut:,} captions were cut to the context length")
-    due = epoch % config.validate_every_epochs == 0 or training.step == training.steps
-    if due and len(training.dataset.val) and config.validation_samples:
+    is_last = training.step == training.steps
+    if (
+        len(training.dataset.val)
+        and config.validation_samples
+        and (is_last or epoch % config.validate_every_epochs == 0)
+    ):
         _validate(training, metrics, epoch)
+    if training.sets and (is_last or epoch % config.evaluate_every_epochs == 0):
+        _evaluate(training, metrics, epoch)
 
 
 def _validate(training: Training, metrics: MetricsFile | None, epoch: int) -> None:
@@ -173,6 +179,17 @@ def _validate(training: Training, metrics: MetricsFile | None, epoch: int) -> No
     told = "" if recall is None else f", image-to-text recall@1 {recall:.1%}"
     training.progress.say(f"epoch {epoch}: validation loss {result['loss']:.3f}{told}")
     _keep_best(training, result)
+
+
+def _evaluate(training: Training, metrics: MetricsFile | None, epoch: int) -> None:
+    from model.zero_shot import measure_zero_shot  # it imports scipy, which takes a second
+
+    for found in training.sets:
+        image_px = training.config.model.vision.image_px
+        with training.averaged():
+            result = measure_zero_shot(training.objective, found, training.tokenizer, image_px, training.processes)
+        _note(training, metrics, "evaluation", epoch=epoch, set=found.name, **result)
+        training.progress.say(f"epoch {epoch}: zero-shot accuracy on {found.name} {result['top1']:.1%}")
 
 
 def _keep_best(training: Training, result: Mapping[str, float]) -> None:

@@ -103,6 +103,18 @@ class TrainConfig(Settings):
         description="Pairs of the validation split used, at most; 0 = no validation",
         json_schema_extra=OPERATIONAL,
     )
+    evaluation_sets: tuple[str, ...] = Field(
+        (),
+        description="Sets on which zero-shot accuracy is told while it trains: names of folders in the workspace's "
+        "evaluation_sets, or paths (with a slash)",
+        json_schema_extra=OPERATIONAL,
+    )
+    evaluate_every_epochs: int = Field(
+        1,
+        ge=1,
+        description="Epochs between two evaluations on evaluation_sets; the last epoch always ends with one",
+        json_schema_extra=OPERATIONAL,
+    )
     checkpoint_every_steps: int = Field(
         500, ge=1, description="Steps between two checkpoints", json_schema_extra=OPERATIONAL
     )

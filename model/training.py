@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -45,6 +45,9 @@ from model.saving import Writer
 from model.start import copy_weights, load_start
 from model.tokenizer import TRAINED, Tokenizer
 
+if TYPE_CHECKING:
+    from model.evaluation.sets import EvaluationSet
+
 TOKENIZER_CAPTIONS = 10_000_000  # shards are shuffled: the first captions are a fair sample of a larger data set
 
 
@@ -65,6 +68,7 @@ class Training:
     scaler: GradScaler
     average: Average | None
     progress: Progress
+    sets: list[EvaluationSet]
     step: int = 0  # steps taken
     loss: float = math.nan  # of the last step that was not left out, over the global batch
     gradient_norm: float = math.nan  # of that step, before it is clipped
@@ -148,6 +152,7 @@ def prepare(run_dir: Path, config: PretrainConfig, shards: str, processes: Proce
     if config.train.gradient_checkpointing:
         recompute_blocks(objective)
     _require_judged(config, dataset, objective)
+    sets = _evaluation_sets(config, objective)
     optimizer = build_optimizer(objective, config.train)
     state = load_checkpoint(newest[0], objective) if newest else {}
     step = newest[1].step if newest else 0
@@ -165,6 +170,7 @@ def prepare(run_dir: Path, config: PretrainConfig, shards: str, processes: Proce
         scaler=build_scaler(config.train.precision, processes.device),
         average=Average(objective, config.train.ema_decay) if config.train.ema_decay else None,
         progress=Progress(step, config.train.epochs * order.steps_per_epoch, processes.is_first),
+        sets=sets,
     )
     if newest is not None:
         training.restore(newest[1], state)
@@ -236,6 +242,21 @@ def _require_judged(config: PretrainConfig, dataset: Dataset, objective: Objecti
         raise InputError(
             f"train.keep_best is {keep_best}, which the objective {config.objective.kind} does not have; set it to loss"
         )
+
+
+def _evaluation_sets(config: PretrainConfig, objective: Objective) -> list[EvaluationSet]:
+    """The sets of train.evaluation_sets; all processes read them and find the same errors."""
+    paths = config.train.evaluation_sets
+    if not paths:
+        return []
+    if objective.zero_shot == "none":
+        raise InputError(
+            f"train.evaluation_sets has {paths[0]}, but the objective {config.objective.kind} learns no match of an image and "
+            "a text; leave it empty"
+        )
+    from model.evaluation.sets import read_sets  # it imports scipy, which takes a second
+
+    return read_sets(paths)
 
 
 def _say_nothing(message: str) -> None:
