@@ -34,6 +34,7 @@ from torch.distributed.elastic.multiprocessing.errors import record
 
 from model import distributed
 from model.checkpoint import BEST, METRICS, read_config, save_final, tell
+from model.dashboards import open_dashboards
 from model.data import SampleError
 from model.distributed import PeerError, Processes
 from model.errors import InputError
@@ -52,8 +53,16 @@ WAIT_FOR_OTHERS_S = 2 * GRACE_S
 
 def train(training: Training, stop_requested: Callable[[], bool]) -> bool:
     """Take all remaining steps; False if it was asked to stop, and did after a checkpoint."""
-    config = training.config.train
     metrics = _open_metrics(training)
+    try:
+        return _take_steps(training, metrics, stop_requested)
+    finally:
+        if metrics is not None:
+            metrics.close()
+
+
+def _take_steps(training: Training, metrics: MetricsFile | None, stop_requested: Callable[[], bool]) -> bool:
+    config = training.config.train
     speed, loader_watch = Speed(training.order.global_batch), _watch(training)
     work, peak = Work(training.objective), peak_flop_per_s(training.processes.device, config.precision)
     saved_step, captions_cut, stopped = training.step, 0, False
@@ -99,7 +108,12 @@ def _open_metrics(training: Training) -> MetricsFile | None:
     path = training.run_dir / METRICS
     if training.step and not path.exists():
         training.progress.say(f"{path} is missing; it begins anew at step {training.step}")
-    return training.processes.first_alone(lambda: MetricsFile(path, training.step))
+
+    def open_file() -> MetricsFile:
+        dashboards = open_dashboards(training.run_dir, training.config, training.fingerprint, training.step)
+        return MetricsFile(path, training.step, dashboards)
+
+    return training.processes.first_alone(open_file)
 
 
 def _note(training: Training, metrics: MetricsFile | None, kind: str, **values: Any) -> None:

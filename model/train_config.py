@@ -9,6 +9,7 @@ from pydantic import Field
 from model.settings import OPERATIONAL, Settings
 
 Precision = Literal["fp32", "bf16", "fp16"]
+Dashboard = Literal["tensorboard", "wandb"]
 
 
 class TrainConfig(Settings):
@@ -90,6 +91,11 @@ class TrainConfig(Settings):
     seed: int = Field(0, ge=0, description="Seed of weights, order and crops")
     log_every_steps: int = Field(
         10, ge=1, description="Steps between two lines of metrics.jsonl", json_schema_extra=OPERATIONAL
+    )
+    dashboards: tuple[Dashboard, ...] = Field(
+        (),
+        description="Where the numbers of metrics.jsonl are shown too, each an extra: tensorboard (in RUN/tensorboard), wandb",
+        json_schema_extra=OPERATIONAL,
     )
     validate_every_epochs: int = Field(
         1,
