@@ -18,12 +18,11 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 from model.parent import GRACE_S, stopping_with_parent
 
@@ -33,18 +32,18 @@ from filelock import FileLock, Timeout
 from torch.distributed.elastic.multiprocessing.errors import record
 
 from model import distributed
-from model.checkpoint import BEST, METRICS, read_config, save_final, tell
+from model.checkpoint import METRICS, read_config, save_final, tell
 from model.dashboards import open_dashboards
 from model.data import SampleError
 from model.distributed import PeerError, Processes
+from model.epoch import end_epoch, note
 from model.errors import InputError
 from model.hang import watching
 from model.metrics import LoaderWatch, MetricsFile, Pace, Speed
 from model.optim import learning_rate
-from model.saving import save_best, save_checkpoint, take_snapshot
+from model.saving import save_checkpoint, take_snapshot
 from model.step import DivergedError, Skipped, batches, inputs_of, rehearse, require_finite, train_step
 from model.training import Training, prepare
-from model.validate import validate
 from model.work import Work, peak_flop_per_s, peak_memory_gb
 
 EXIT_INPUT, EXIT_DIVERGED = 2, 3
@@ -88,7 +87,7 @@ def _take_steps(training: Training, metrics: MetricsFile | None, stop_requested:
             _write_metrics(training, metrics, pace)
             speed.reset()
         if training.step % training.order.steps_per_epoch == 0:
-            _end_epoch(training, metrics, captions_cut)
+            end_epoch(training, metrics, captions_cut)
             captions_cut = 0
             speed.reset()
         if training.step % config.checkpoint_every_steps == 0 or training.step == training.steps:
@@ -116,19 +115,11 @@ def _open_metrics(training: Training) -> MetricsFile | None:
     return training.processes.first_alone(open_file)
 
 
-def _note(training: Training, metrics: MetricsFile | None, kind: str, **values: Any) -> None:
-    def write() -> None:
-        assert metrics is not None
-        metrics.write(kind, step=training.step, **values)
-
-    training.processes.first_alone(write)
-
-
 def _write_metrics(training: Training, metrics: MetricsFile | None, pace: Pace) -> None:
     last = training.step - 1
     if math.isnan(training.loss):
         return  # all steps were left out, each with a line that says so
-    _note(
+    note(
         training,
         metrics,
         "train",
@@ -163,74 +154,8 @@ def _pace(training: Training, speed: Speed, peak: float | None) -> Pace:
 
 
 def _note_skipped(training: Training, metrics: MetricsFile | None, skipped: Skipped) -> None:
-    _note(training, metrics, "skipped", skipped_steps=training.skipped_steps, sample_id=skipped.sample_ids[0])
+    note(training, metrics, "skipped", skipped_steps=training.skipped_steps, sample_id=skipped.sample_ids[0])
     training.progress.say(f"step {training.step} was left out: {skipped.why}")
-
-
-def _end_epoch(training: Training, metrics: MetricsFile | None, captions_cut: int) -> None:
-    config, epoch = training.config.train, training.step // training.order.steps_per_epoch
-    captions_cut = training.processes.total(captions_cut)
-    if captions_cut:
-        training.progress.say(f"epoch {epoch}: {captions_cut:,} captions were cut to the context length")
-    is_last = training.step == training.steps
-    if (
-        len(training.dataset.val)
-        and config.validation_samples
-        and (is_last or epoch % config.validate_every_epochs == 0)
-    ):
-        _validate(training, metrics, epoch)
-    if training.sets and (is_last or epoch % config.evaluate_every_epochs == 0):
-        _evaluate(training, metrics, epoch)
-
-
-def _validate(training: Training, metrics: MetricsFile | None, epoch: int) -> None:
-    with training.averaged():
-        result = validate(
-            training.objective, training.dataset.val, training.tokenizer, training.config, training.processes
-        )
-    _note(training, metrics, "validation", epoch=epoch, **result)
-    recall = result.get("image_to_text_recall_at_1")
-    told = "" if recall is None else f", image-to-text recall@1 {recall:.1%}"
-    training.progress.say(f"epoch {epoch}: validation loss {result['loss']:.3f}{told}")
-    _keep_best(training, result)
-
-
-def _evaluate(training: Training, metrics: MetricsFile | None, epoch: int) -> None:
-    from model.zero_shot import measure_zero_shot  # it imports scipy, which takes a second
-
-    for found in training.sets:
-        image_px = training.config.model.vision.image_px
-        with training.averaged():
-            result = measure_zero_shot(training.objective, found, training.tokenizer, image_px, training.processes)
-        _note(training, metrics, "evaluation", epoch=epoch, set=found.name, **result)
-        training.progress.say(f"epoch {epoch}: zero-shot accuracy on {found.name} {result['top1']:.1%}")
-
-
-def _keep_best(training: Training, result: Mapping[str, float]) -> None:
-    """Keep the weights that were validated if they are the best so far."""
-    by = training.config.train.keep_best
-    if by == "none":
-        return
-    best = training.best
-    is_better = best is None or (result[by] < best[1] if by == "loss" else result[by] > best[1])
-    if not any(training.processes.any_flags(is_better and math.isfinite(result[by]))):
-        return
-    training.best = (by, result[by])
-    position, loss = training.position, result["loss"]
-    with training.averaged():
-        training.processes.first_alone(
-            lambda: save_best(
-                training.run_dir,
-                training.objective,
-                position.step,
-                position.samples_seen,
-                loss,
-                training.fingerprint,
-            )
-        )
-    training.progress.say(
-        f"step {training.step} is the best so far by {by}; its weights are in {training.run_dir / BEST}"
-    )
 
 
 def _save(training: Training) -> None:
@@ -250,7 +175,7 @@ def _finish(training: Training, metrics: MetricsFile | None) -> None:
     if math.isnan(training.loss):
         raise DivergedError("all steps of the run were left out, as none was finite; it has learned nothing")
     step, samples_seen, loss = training.step, training.samples_seen, training.loss
-    _note(training, metrics, "end", samples_seen=samples_seen, loss=loss)
+    note(training, metrics, "end", samples_seen=samples_seen, loss=loss)
     with training.averaged():
         training.processes.first_alone(
             lambda: save_final(training.run_dir, training.objective, step, samples_seen, loss, training.fingerprint)
