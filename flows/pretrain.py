@@ -34,6 +34,8 @@ def pretrain(config: PretrainConfig = tiny().pretrain, workspace: str = "") -> s
     shards = finished_shards(space, config.dataset)
     mixed = [finished_shards(space, name) for name in config.data.mix if name != config.dataset]
     run = space.run(config.name)
+    sets = tuple(str(space.evaluation_set(name)) for name in config.train.evaluation_sets)
+    config = config.model_copy(update={"train": config.train.model_copy(update={"evaluation_sets": sets})})
     with only_writer(run):
         freeze_config(run, config)
         train(run, shards, mixed, config.train.processes or default_processes(), LocalTorchrun())

@@ -2,6 +2,7 @@
 
     RUN/config.json, tokenizer.json, metrics.jsonl
     RUN/checkpoints/step-00000123/{model.safetensors, training_state.pt, checkpoint.json}
+    RUN/best -> RUN/best-00000100/          with train.keep_best: config, tokenizer, weights and done.json, as a finished run's
     RUN/model.safetensors, done.json        when it is finished; done.json is the last file written
 
 A checkpoint is written to a folder of another name that is renamed when it is whole. checkpoint.json and done.json hold
@@ -12,7 +13,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -39,6 +39,7 @@ MODEL = "model.safetensors"
 STATE = "training_state.pt"
 CHECKPOINT = "checkpoint.json"
 DONE = "done.json"
+BEST = "best"
 TOWERS = "towers."
 
 Say = Callable[[str], None]
@@ -71,6 +72,7 @@ class Position(NamedTuple):
     gradient_norm: float | None
     skipped_steps: int
     skipped_in_a_row: int
+    best: tuple[str, float] | None = None  # the figure that train.keep_best names, of the best validation so far
 
 
 class CheckpointRecord(Record):
@@ -82,6 +84,7 @@ class CheckpointRecord(Record):
     gradient_norm: float | None
     skipped_steps: int
     skipped_in_a_row: int
+    best: tuple[str, float] | None = None
     state_sha256: str
 
 
@@ -128,47 +131,6 @@ def fingerprint(config: PretrainConfig, data_digest: str, tokenizer_path: Path, 
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def save_checkpoint(
-    run_dir: Path,
-    model: nn.Module,
-    state: dict[str, Any],
-    position: Position,
-    run_fingerprint: str,
-    keep: int,
-) -> Path:
-    """Write a checkpoint, then remove all but the newest `keep`. Raises InputError if it cannot be written.
-
-    `state` is what the training holds besides the model: state dicts by name.
-    """
-    final = _checkpoint_dir(run_dir, position.step)
-    scratch = final.with_name(f".{final.name}.partial")
-    weights = _weights(model)
-    with writing(final):
-        for stale in (*final.parent.glob(".step-*.partial"), final):
-            if stale.exists():
-                shutil.rmtree(stale)
-        scratch.mkdir(parents=True)
-        save_file(weights, scratch / MODEL)
-        _save_state(state, scratch / STATE)
-        record = CheckpointRecord(
-            **position._asdict(),
-            fingerprint=run_fingerprint,
-            model_sha256=sha256_file(scratch / MODEL),
-            state_sha256=sha256_file(scratch / STATE),
-            tokenizer_sha256=sha256_file(run_dir / TOKENIZER),
-        )
-        (scratch / CHECKPOINT).write_text(record.model_dump_json(indent=2), encoding="utf-8")
-        for path in scratch.iterdir():
-            to_disk(path)
-        scratch.rename(final)
-        to_disk(final.parent)
-        # One of a later step is a damaged one that this run has left behind.
-        earlier = [folder for folder in _checkpoints(run_dir) if folder <= final]
-        for old in {*_checkpoints(run_dir)} - {*earlier[-keep:]}:
-            shutil.rmtree(old)
-    return final
-
-
 def tell(message: str) -> None:
     """A line for a person."""
     print(message, file=sys.stderr, flush=True)
@@ -179,11 +141,11 @@ def newest_checkpoint(run_dir: Path, say: Say = tell) -> tuple[Path, CheckpointR
 
     Raises InputError if all are.
     """
-    folders = _checkpoints(run_dir)
+    folders = checkpoints(run_dir)
     for folder in reversed(folders):
         try:
             record = CheckpointRecord.read(folder / CHECKPOINT)
-            if _checkpoint_dir(run_dir, record.step) != folder:
+            if checkpoint_dir(run_dir, record.step) != folder:
                 raise InputError(f"{folder / CHECKPOINT} is damaged: it says step {record.step}")
             _require_whole(folder / MODEL, record.model_sha256)
             _require_whole(folder / STATE, record.state_sha256)
@@ -209,7 +171,7 @@ def save_final(
     run_dir: Path, model: nn.Module, steps: int, samples_seen: int, loss: float | None, run_fingerprint: str
 ) -> DoneRecord:
     """Write the finished model, then `done.json`. Raises InputError if they cannot be written."""
-    partial, weights = run_dir / f".{MODEL}.partial", _weights(model)
+    partial, weights = run_dir / f".{MODEL}.partial", weights_of(model)
     with writing(run_dir / MODEL):
         save_file(weights, partial)
         to_disk(partial)
@@ -279,7 +241,7 @@ def _require_whole(path: Path, sha256: str) -> None:
         raise InputError(f"{path} is damaged: its sha256 is not the one that was recorded")
 
 
-def _weights(model: nn.Module) -> dict[str, Tensor]:
+def weights_of(model: nn.Module) -> dict[str, Tensor]:
     """By the names of the official checkpoints; what an objective adds to the towers goes by its own."""
     return {
         name.removeprefix(TOWERS): tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()
@@ -292,19 +254,11 @@ def _load_weights(objective: Objective, path: Path) -> None:
     objective.load_state_dict({names.get(name, name): tensor for name, tensor in found.items()})
 
 
-def _save_state(state: dict[str, Any], path: Path) -> None:
-    with path.open("wb") as file:
-        try:
-            torch.save(state, file)
-        except RuntimeError as error:  # torch's word for whatever went wrong while it wrote
-            if isinstance(error.__context__, OSError):
-                raise error.__context__ from None
-            raise
-
-
-def _checkpoint_dir(run_dir: Path, step: int) -> Path:
+def checkpoint_dir(run_dir: Path, step: int) -> Path:
+    """The folder of one."""
     return run_dir / "checkpoints" / f"step-{step:08d}"
 
 
-def _checkpoints(run_dir: Path) -> list[Path]:
+def checkpoints(run_dir: Path) -> list[Path]:
+    """The folders of all that a run has, oldest first."""
     return sorted((run_dir / "checkpoints").glob("step-*"))

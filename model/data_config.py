@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from model.settings import Settings
 
 NOT_LEARNED = {"mix", "cache_folder", "cache_gb"}
 """What does not decide what is learned, or is told by the digest of the data, as a mix is."""
 
 
-class DataConfig(BaseModel):
-    """Frozen and complete, as all settings are; an unknown field is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+class DataConfig(Settings):
+    """How the samples of a run are read."""
 
     mix: dict[str, Annotated[float, Field(gt=0)]] = Field(
         {},

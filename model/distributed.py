@@ -11,7 +11,8 @@ import warnings
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import TypeVar
+from datetime import timedelta
+from typing import Protocol, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -20,10 +21,23 @@ from torch.autograd.function import FunctionCtx
 from torch.nn.parallel import DistributedDataParallel
 
 ResultT = TypeVar("ResultT")
+NEVER = timedelta(days=365)
+"""Torch's own timeout names nobody: model/hang.py ends a run that hangs."""
+BOARD_TIMEOUT = timedelta(seconds=60)
 
 
 class PeerError(RuntimeError):
     """Another process failed, and says itself why."""
+
+
+class At(Protocol):
+    """Takes note of what this process begins, at which step."""
+
+    def __call__(self, doing: str, step: int | None = None) -> None: ...
+
+
+def _unwatched(doing: str, step: int | None = None) -> None:
+    """Nobody waits for this process."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +47,7 @@ class Processes:
     rank: int
     world_size: int
     device: torch.device
+    at: At = _unwatched
 
     @property
     def is_first(self) -> bool:
@@ -42,6 +57,7 @@ class Processes:
         """Which flags are set in any process; the same answer in all. Does not wait for the GPU."""
         if self.world_size == 1:
             return flags
+        self.at("agreeing with the others")
         mine = torch.tensor(flags, dtype=torch.int32)
         dist.all_reduce(mine, dist.ReduceOp.MAX)
         return tuple(bool(flag) for flag in mine.tolist())
@@ -51,24 +67,28 @@ class Processes:
 
         Returns what the work gave in process 0, None in the others.
         """
+        self.at("letting process 0 read or write files")
+        return self.together(lambda: work() if self.is_first else None, "process 0 failed")
+
+    def together(self, work: Callable[[], ResultT], failed: str = "another process failed") -> ResultT:
+        """All processes work; an error of one ends them all, as a PeerError in those that had none."""
         error: Exception | None = None
-        result: ResultT | None = None
-        if self.is_first:
-            try:
-                result = work()
-            except (ValueError, OSError) as problem:
-                error = problem
-        (failed,) = self.any_flags(error is not None)
+        try:
+            result = work()
+        except (ValueError, OSError) as problem:
+            error = problem
+        (is_failed,) = self.any_flags(error is not None)
         if error is not None:
             raise error
-        if failed:
-            raise PeerError("process 0 failed")
+        if is_failed:
+            raise PeerError(failed)
         return result
 
     def total(self, count: int) -> int:
         """The sum of a number over all processes."""
         if self.world_size == 1:
             return count
+        self.at("adding up a count")
         value = torch.tensor(count, dtype=torch.int64)
         dist.all_reduce(value, dist.ReduceOp.SUM)
         return int(value.item())
@@ -77,6 +97,7 @@ class Processes:
         """The mean of a scalar over all processes; not finite if any of them is not."""
         value = value.detach().clone()
         if self.world_size > 1:
+            self.at("taking a mean")
             dist.all_reduce(value, dist.ReduceOp.SUM)
         return value.item() / self.world_size
 
@@ -84,6 +105,7 @@ class Processes:
         """Rows of all processes in their order: each (B, ...) becomes (G, ...). Gradients flow back to their owners."""
         if self.world_size == 1:
             return list(local)
+        self.at("gathering features")
         widths = [tensor.shape[1] for tensor in local]
         gathered: Tensor = _GatherRows.apply(torch.cat(local, dim=1))
         return list(torch.split(gathered, widths, dim=1))
@@ -92,6 +114,7 @@ class Processes:
         """Sums of exponentials over each process's share, relative to exp(its largest), to those over all shares."""
         if self.world_size == 1:
             return largest_G, sum_G
+        self.at("adding up the loss")
         largest_of_all_G = largest_G.clone()
         dist.all_reduce(largest_of_all_G, dist.ReduceOp.MAX)
         sum_of_all_G = sum_G * (largest_G - largest_of_all_G).exp()
@@ -122,6 +145,7 @@ class Processes:
     def share_buffers(self, buffers: Iterable[Tensor]) -> None:
         """Give all processes those of process 0."""
         if self.world_size > 1:
+            self.at("sharing batch norm's statistics")
             for buffer in buffers:
                 dist.broadcast(buffer, src=0)
 
@@ -135,7 +159,7 @@ def start() -> Processes:
         torch.cuda.set_device(device)
     if world_size > 1:
         # Small agreements travel on the CPU even when the tensors live on GPUs.
-        dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+        dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=NEVER)
     return Processes(rank, world_size, device)
 
 
@@ -143,6 +167,26 @@ def stop() -> None:
     """Leave the other processes."""
     if dist.is_initialized():
         dist.destroy_process_group()
+
+
+class Board:
+    """What processes tell each other beside their work, over a connection of its own to where they met."""
+
+    def __init__(self) -> None:
+        store = dist.TCPStore(  # type: ignore[attr-defined]
+            os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False, timeout=BOARD_TIMEOUT
+        )
+        # A launcher that starts processes again keeps the place where the earlier ones met.
+        again = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+        self.store = dist.PrefixStore(f"webimagetext/{again}", store)  # type: ignore[attr-defined]
+
+    def post(self, rank: int, text: str) -> None:
+        """Tell all what `read` of this rank gives from now on. Raises RuntimeError if the place where they met is gone."""
+        self.store.set(str(rank), text)
+
+    def read(self, rank: int) -> str | None:
+        """What that process told last, or None if nothing yet. Raises RuntimeError as `post` does."""
+        return self.store.get(str(rank)).decode() if self.store.check([str(rank)]) else None
 
 
 class _GatherRows(torch.autograd.Function):

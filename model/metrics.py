@@ -6,11 +6,13 @@ import json
 import math
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
 from tqdm import tqdm
 
+from model.dashboards import Shown
 from model.errors import InputError
 from model.files import write_text, writing
 
@@ -21,6 +23,7 @@ LOADER_SLOW_SHARE = 1 / 3
 NUMBERS = {
     "train": ("step", "loss", "learning_rate", "logit_scale"),
     "validation": ("step", "loss", "samples"),
+    "evaluation": ("step", "images", "top1"),
     "skipped": ("step", "skipped_steps", "sample_id"),
     "end": ("step",),
 }
@@ -28,13 +31,14 @@ NUMBERS = {
 
 
 class MetricsFile:
-    """One JSON object a line. Lines of steps that a resumed run takes again are cut, so no step is told twice.
+    """One JSON object a line, and its numbers on `dashboards`. Lines of steps that a resumed run takes again are cut, so no
+    step is told twice.
 
     Raises InputError if it holds something else, or cannot be written.
     """
 
-    def __init__(self, path: Path, resume_step: int) -> None:
-        self.path = path
+    def __init__(self, path: Path, resume_step: int, dashboards: Sequence[Shown] = ()) -> None:
+        self.path, self.dashboards = path, dashboards
         # The line of an end belongs to no step that was checkpointed.
         kept = [
             line
@@ -47,6 +51,15 @@ class MetricsFile:
         """Append one line; it is in the file when this returns."""
         with writing(self.path), self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"kind": kind, **values}) + "\n")
+        place = f"{kind}/{values['set']}" if "set" in values else kind
+        numbers = {f"{place}/{name}": value for name, value in values.items() if isinstance(value, (int, float))}
+        for dashboard in self.dashboards:
+            dashboard.write(values["step"], numbers)
+
+    def close(self) -> None:
+        """Nothing more is written."""
+        for dashboard in self.dashboards:
+            dashboard.close()
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

@@ -51,7 +51,8 @@ def text_weights(model: nn.Module) -> list[nn.Parameter]:
     found = [weight for weight in decayed.values() if id(weight) in of_text]
     if not found:
         raise InputError(
-            "train.text_weights is fp16_stochastic, but this objective has no text encoder; leave it at fp32"
+            "train.text_weights is fp16_stochastic, but this objective has no text encoder; set it to fp32 "
+            "(--train.text-weights fp32)"
         )
     return found
 

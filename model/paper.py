@@ -2,14 +2,19 @@
 
 No torch here. Table 18 is what TrainConfig has as defaults: batch 32,768, 32 epochs, weight decay 0.2, 2,000 steps of
 warm-up, temperature at most 1/100, vocabulary 49,408 (section 2.4 says 49,152 entries and 76 tokens; the released
-models have 49,408 and 77), Adam 0.9 / 0.98 / 1e-6 for ViTs and 0.9 / 0.999 / 1e-8 for ResNets.
+models have 49,408 and 77), Adam 0.9 / 0.98 / 1e-6 for ViTs and 0.9 / 0.999 / 1e-8 for ResNets. Adam's statistics and the
+text encoder's weights are in half precision, the latter rounded stochastically (section 2.5).
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 from pydantic import Field
 
 from model.config import ClipConfig, ResNetConfig, Settings, TextConfig, TrainConfig, VitConfig
+
+HALF_PRECISION: dict[str, Any] = {"adam_statistics": "fp16", "text_weights": "fp16_stochastic"}
 
 
 class PaperModel(Settings):
@@ -38,7 +43,7 @@ def _resnet(
         model=ClipConfig(
             embed_dim=embed_dim, vision=vision, text=TextConfig(width=text_width, layers=12, heads=text_heads)
         ),
-        train=TrainConfig(learning_rate=learning_rate, adam_beta2=0.999, adam_eps=1e-8),
+        train=TrainConfig(learning_rate=learning_rate, adam_beta2=0.999, adam_eps=1e-8, **HALF_PRECISION),
     )
 
 
@@ -64,7 +69,7 @@ def _vit(
             vision=VitConfig(image_px=image_px, patch_px=patch_px, width=width, layers=layers, heads=heads),
             text=TextConfig(width=text_width, layers=12, heads=text_heads),
         ),
-        train=TrainConfig(learning_rate=learning_rate, epochs=epochs),
+        train=TrainConfig(learning_rate=learning_rate, epochs=epochs, **HALF_PRECISION),
         start_from=start_from,
     )
 

@@ -16,6 +16,7 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from model.data import Batch, SampleError
 from model.distributed import PeerError
+from model.errors import InputError
 from model.gradients import backward, batch_norms
 from model.objectives.objective import Inputs, Outputs
 from model.optim import learning_rate, set_learning_rate
@@ -108,6 +109,7 @@ def _backward(training: Training, batch: Batch) -> tuple[Tensor, Outputs]:
     _seed_step(config.seed, batch.step, processes.rank)
     training.optimizer.zero_grad(set_to_none=True)
     inputs = inputs_of(training, batch)
+    processes.at("computing gradients")
     return backward(
         objective, training.wrapped, inputs, processes, config.micro_batch, config.precision, training.scaler.scale
     )
@@ -133,21 +135,30 @@ def _seed_step(seed: int, step: int, rank: int) -> None:
 def batches(training: Training, stop_requested: Callable[[], bool]) -> Iterator[Batch | None]:
     """This process's batches; None, as the last one, where any process was asked to stop.
 
-    An error of one process's data ends all of them at the same step.
+    An error of one process's data, or of the checkpoint that process 0 writes, ends all of them at the same step.
     """
     local = training.loader().batches(training.step, training.steps)
-    for _ in range(training.step, training.steps):
+    for step in range(training.step, training.steps):
+        training.processes.at("reading its batch", step + 1)
         batch: Batch | None = None
-        error: SampleError | None = None
+        unread: SampleError | None = None
+        unwritten: InputError | None = None
         try:
             batch = next(local)
         except SampleError as problem:
-            error = problem
-        stopping, failing = training.processes.any_flags(stop_requested(), error is not None)
+            unread = problem
+        try:
+            training.writer.check()
+        except InputError as problem:
+            unwritten = problem
+        stopping, is_unread, is_unwritten = training.processes.any_flags(
+            stop_requested(), unread is not None, unwritten is not None
+        )
+        error = unread or unwritten
         if error is not None:
             raise error
-        if failing:
-            raise PeerError("another process cannot read its data")
+        if is_unread or is_unwritten:
+            raise PeerError("another process cannot read its data" if is_unread else "process 0 failed")
         if stopping:
             yield None
             return

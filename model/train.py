@@ -6,7 +6,8 @@ RUN_DIR/config.json is a PretrainConfig. The same command goes on where a stoppe
 (on the CPU, with as many processes).
 
 Exit codes: 0 finished, or stopped by SIGTERM or SIGINT after a checkpoint (then there is no done.json); 2 an error that
-is yours to mend, in one line on stderr; 3 loss, gradients or weights are not finite; anything else is a crash.
+is yours to mend, in one line on stderr; 3 loss, gradients or weights are not finite; 4 another process did not come
+within train.hang_timeout_s (model/hang.py); anything else is a crash.
 """
 
 from __future__ import annotations
@@ -22,7 +23,6 @@ from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 from model.parent import GRACE_S, stopping_with_parent
 
@@ -32,15 +32,18 @@ from filelock import FileLock, Timeout
 from torch.distributed.elastic.multiprocessing.errors import record
 
 from model import distributed
-from model.checkpoint import METRICS, read_config, save_checkpoint, save_final, tell
+from model.checkpoint import METRICS, read_config, save_final, tell
+from model.dashboards import open_dashboards
 from model.data import SampleError
 from model.distributed import PeerError, Processes
+from model.epoch import end_epoch, note
 from model.errors import InputError
+from model.hang import watching
 from model.metrics import LoaderWatch, MetricsFile, Pace, Speed
 from model.optim import learning_rate
+from model.saving import save_checkpoint, take_snapshot
 from model.step import DivergedError, Skipped, batches, inputs_of, rehearse, require_finite, train_step
 from model.training import Training, prepare
-from model.validate import validate
 from model.work import Work, peak_flop_per_s, peak_memory_gb
 
 EXIT_INPUT, EXIT_DIVERGED = 2, 3
@@ -49,8 +52,16 @@ WAIT_FOR_OTHERS_S = 2 * GRACE_S
 
 def train(training: Training, stop_requested: Callable[[], bool]) -> bool:
     """Take all remaining steps; False if it was asked to stop, and did after a checkpoint."""
-    config = training.config.train
     metrics = _open_metrics(training)
+    try:
+        return _take_steps(training, metrics, stop_requested)
+    finally:
+        if metrics is not None:
+            metrics.close()
+
+
+def _take_steps(training: Training, metrics: MetricsFile | None, stop_requested: Callable[[], bool]) -> bool:
+    config = training.config.train
     speed, loader_watch = Speed(training.order.global_batch), _watch(training)
     work, peak = Work(training.objective), peak_flop_per_s(training.processes.device, config.precision)
     saved_step, captions_cut, stopped = training.step, 0, False
@@ -76,7 +87,7 @@ def train(training: Training, stop_requested: Callable[[], bool]) -> bool:
             _write_metrics(training, metrics, pace)
             speed.reset()
         if training.step % training.order.steps_per_epoch == 0:
-            _end_epoch(training, metrics, captions_cut)
+            end_epoch(training, metrics, captions_cut)
             captions_cut = 0
             speed.reset()
         if training.step % config.checkpoint_every_steps == 0 or training.step == training.steps:
@@ -85,6 +96,7 @@ def train(training: Training, stop_requested: Callable[[], bool]) -> bool:
             speed.reset()
     if stopped and saved_step < training.step:
         _save(training)
+    training.processes.first_alone(training.writer.wait)
     if not stopped:
         _finish(training, metrics)
     return not stopped
@@ -95,22 +107,19 @@ def _open_metrics(training: Training) -> MetricsFile | None:
     path = training.run_dir / METRICS
     if training.step and not path.exists():
         training.progress.say(f"{path} is missing; it begins anew at step {training.step}")
-    return training.processes.first_alone(lambda: MetricsFile(path, training.step))
 
+    def open_file() -> MetricsFile:
+        dashboards = open_dashboards(training.run_dir, training.config, training.fingerprint, training.step)
+        return MetricsFile(path, training.step, dashboards)
 
-def _note(training: Training, metrics: MetricsFile | None, kind: str, **values: Any) -> None:
-    def write() -> None:
-        assert metrics is not None
-        metrics.write(kind, step=training.step, **values)
-
-    training.processes.first_alone(write)
+    return training.processes.first_alone(open_file)
 
 
 def _write_metrics(training: Training, metrics: MetricsFile | None, pace: Pace) -> None:
     last = training.step - 1
     if math.isnan(training.loss):
         return  # all steps were left out, each with a line that says so
-    _note(
+    note(
         training,
         metrics,
         "train",
@@ -146,47 +155,28 @@ def _pace(training: Training, speed: Speed, peak: float | None) -> Pace:
 
 
 def _note_skipped(training: Training, metrics: MetricsFile | None, skipped: Skipped) -> None:
-    _note(training, metrics, "skipped", skipped_steps=training.skipped_steps, sample_id=skipped.sample_ids[0])
+    note(training, metrics, "skipped", skipped_steps=training.skipped_steps, sample_id=skipped.sample_ids[0])
     training.progress.say(f"step {training.step} was left out: {skipped.why}")
 
 
-def _end_epoch(training: Training, metrics: MetricsFile | None, captions_cut: int) -> None:
-    config, epoch = training.config.train, training.step // training.order.steps_per_epoch
-    captions_cut = training.processes.total(captions_cut)
-    if captions_cut:
-        training.progress.say(f"epoch {epoch}: {captions_cut:,} captions were cut to the context length")
-    due = epoch % config.validate_every_epochs == 0 or training.step == training.steps
-    if not due or not len(training.dataset.val) or not config.validation_samples:
-        return
-    with training.averaged():
-        result = validate(
-            training.objective, training.dataset.val, training.tokenizer, training.config, training.processes
-        )
-    _note(training, metrics, "validation", epoch=epoch, **result)
-    recall = result.get("image_to_text_recall_at_1")
-    told = "" if recall is None else f", image-to-text recall@1 {recall:.1%}"
-    training.progress.say(f"epoch {epoch}: validation loss {result['loss']:.3f}{told}")
-
-
 def _save(training: Training) -> None:
+    """Have a checkpoint written while the training goes on; the copy of it is made when the one before is on the disk."""
     require_finite(training)
-    training.processes.first_alone(
-        lambda: save_checkpoint(
-            training.run_dir,
-            training.objective,
-            training.state(),
-            training.position,
-            training.fingerprint,
-            training.config.train.keep_checkpoints,
-        )
-    )
+
+    def begin() -> None:
+        training.writer.wait()
+        snapshot = take_snapshot(training.position, training.objective, training.state())
+        keep = training.config.train.keep_checkpoints
+        training.writer.begin(partial(save_checkpoint, training.run_dir, snapshot, training.fingerprint, keep))
+
+    training.processes.first_alone(begin)
 
 
 def _finish(training: Training, metrics: MetricsFile | None) -> None:
     if math.isnan(training.loss):
         raise DivergedError("all steps of the run were left out, as none was finite; it has learned nothing")
     step, samples_seen, loss = training.step, training.samples_seen, training.loss
-    _note(training, metrics, "end", samples_seen=samples_seen, loss=loss)
+    note(training, metrics, "end", samples_seen=samples_seen, loss=loss)
     with training.averaged():
         training.processes.first_alone(
             lambda: save_final(training.run_dir, training.objective, step, samples_seen, loss, training.fingerprint)
@@ -232,13 +222,14 @@ def run(
 ) -> None:
     """Train `run_dir` to its end, or until asked to stop. `shards` and `mixed` are as for `open_data`."""
     config = read_config(run_dir)
-    with _only_trainer(run_dir, processes):
+    with watching(processes, config.train.hang_timeout_s) as processes, _only_trainer(run_dir, processes):
         training = prepare(run_dir, config, shards, processes, mixed)
         if training is None:
             return
         try:
             finished = train(training, stop_requested)
         finally:
+            training.writer.close()
             training.progress.close()
     if finished:
         training.progress.say(f"finished after {training.step} steps, loss {training.loss:.3f}")

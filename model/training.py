@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -38,14 +38,19 @@ from model.data.sources import open_data, order_of
 from model.distributed import Processes
 from model.errors import InputError
 from model.files import sha256_file, write_text
+from model.judging import evaluation_sets_of, require_judged
 from model.metrics import Progress
 from model.objectives.build import build_objective
 from model.objectives.objective import Objective
 from model.optim import build_optimizer
 from model.precision import build_scaler
 from model.recompute import recompute_blocks
+from model.saving import Writer
 from model.start import copy_weights, load_start
 from model.tokenizer import TRAINED, Tokenizer
+
+if TYPE_CHECKING:
+    from model.evaluation.sets import EvaluationSet
 
 TOKENIZER_CAPTIONS = 10_000_000  # shards are shuffled: the first captions are a fair sample of a larger data set
 
@@ -67,11 +72,14 @@ class Training:
     scaler: GradScaler
     average: Average | None
     progress: Progress
+    sets: list[EvaluationSet]
     step: int = 0  # steps taken
     loss: float = math.nan  # of the last step that was not left out, over the global batch
     gradient_norm: float = math.nan  # of that step, before it is clipped
     skipped_steps: int = 0
     skipped_in_a_row: int = 0
+    best: tuple[str, float] | None = None  # what train.keep_best names, and its best value so far
+    writer: Writer = field(default_factory=Writer)
 
     @property
     def steps(self) -> int:
@@ -85,7 +93,7 @@ class Training:
     def position(self) -> Position:
         """What a checkpoint tells of it."""
         loss, norm = (None if math.isnan(value) else value for value in (self.loss, self.gradient_norm))
-        return Position(self.step, self.samples_seen, loss, norm, self.skipped_steps, self.skipped_in_a_row)
+        return Position(self.step, self.samples_seen, loss, norm, self.skipped_steps, self.skipped_in_a_row, self.best)
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps of it besides the model."""
@@ -98,6 +106,8 @@ class Training:
         self.loss = math.nan if checkpoint.loss is None else checkpoint.loss
         self.gradient_norm = math.nan if checkpoint.gradient_norm is None else checkpoint.gradient_norm
         self.skipped_steps, self.skipped_in_a_row = checkpoint.skipped_steps, checkpoint.skipped_in_a_row
+        if checkpoint.best is not None and checkpoint.best[0] == self.config.train.keep_best:
+            self.best = checkpoint.best
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
         if self.average is not None:
@@ -157,6 +167,8 @@ def prepare(
         objective.lock(config.train.locked)
     if config.train.gradient_checkpointing:
         recompute_blocks(objective)
+    require_judged(config, dataset, objective)
+    sets = evaluation_sets_of(config, objective)
     optimizer = build_optimizer(objective, config.train)
     state = load_checkpoint(newest[0], objective) if newest else {}
     step = newest[1].step if newest else 0
@@ -174,6 +186,7 @@ def prepare(
         scaler=build_scaler(config.train.precision, processes.device),
         average=Average(objective, config.train.ema_decay) if config.train.ema_decay else None,
         progress=Progress(step, config.train.epochs * order.steps_per_epoch, processes.is_first),
+        sets=sets,
     )
     if newest is not None:
         training.restore(newest[1], state)

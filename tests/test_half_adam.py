@@ -140,7 +140,7 @@ def test_small_updates_of_fp16_weights_add_up() -> None:
 
 def test_without_a_text_encoder_it_is_refused() -> None:
     config = PretrainConfig(name="a", dataset="b", model=VIT, objective=objective_named("bag_of_words"))
-    with pytest.raises(InputError, match="no text encoder; leave it at fp32"):
+    with pytest.raises(InputError, match="no text encoder; set it to fp32"):
         build_optimizer(build_objective(config), TrainConfig(text_weights="fp16_stochastic"))
 
 

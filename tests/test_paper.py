@@ -78,6 +78,7 @@ def test_a_recipe_trains_each_as_the_tables_say(name: str) -> None:
     assert recipe.pretrain.model == PAPER_MODELS[name].model
     assert train.learning_rate == RATES[name]
     assert (train.global_batch, train.warmup_steps, train.weight_decay) == (32_768, 2_000, 0.2)
+    assert (train.adam_statistics, train.text_weights) == ("fp16", "fp16_stochastic")  # section 2.5
     assert train.epochs == (1 if name == "vit-l-14-336" else 32)
     assert (train.adam_beta1, train.adam_beta2, train.adam_eps) == ((0.9, 0.98, 1e-6) if is_vit else (0.9, 0.999, 1e-8))
     assert recipe.pretrain.start_from == ("vit-l-14" if name == "vit-l-14-336" else "")

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from model.errors import InputError
 from model.evaluation.images import PREPROCESSING, StoredImage
-from model.evaluation.passes import Progress, judged_parts
+from model.evaluation.passes import Judge, Progress, judged_parts
 from model.evaluation.passes import Say as Say
 from model.evaluation.results import Unreadable
 from model.files import writing
@@ -99,16 +99,24 @@ class Embedder:
     ) -> Embedded:
         """How well each text describes each image (N, len(texts)), in the place of features."""
         tokens_TL = self.tokenizer.encode(list(texts)).to(self.device)
-        progress = Progress(f"scoring {name}", len(images), 0, say)
+        return self._at_once(
+            f"scoring {name}", name, images, lambda image_BCHW: (score_texts(image_BCHW, tokens_TL),), say
+        )
 
-        def judge(image_BCHW: Tensor) -> tuple[Tensor, ...]:
-            return (score_texts(image_BCHW, tokens_TL),)
+    def images(self, name: str, images: Sequence[tuple[str, StoredImage]], say: Say) -> Embedded:
+        """The features of (key, image) pairs, of weights that are not worth a cache: those of a model that still learns."""
+        return self._at_once(f"embedding {name}", name, images, self.towers.encode_image_twice, say)
 
+    def _at_once(
+        self, doing: str, name: str, images: Sequence[tuple[str, StoredImage]], judge: Judge, say: Say
+    ) -> Embedded:
+        progress = Progress(doing, len(images), 0, say)
         (judged,) = judged_parts([images], self.image_px, self.batch, self.device, [judge], progress)
         check_readable(name, judged.unreadable, len(images))
-        ((scores_NT,),) = judged.found
-        check_finite(name, scores_NT)
-        return Embedded(scores_NT, scores_NT, judged.rows, judged.unreadable)
+        (found,) = judged.found
+        before_NF, features_ND = found[0], found[-1]
+        check_finite(name, features_ND)
+        return Embedded(features_ND, before_NF, judged.rows, judged.unreadable)
 
     def texts(self, texts: Sequence[str]) -> Tensor:
         """Features (len(texts), D), unnormalised; texts of the same tokens are embedded once.

@@ -1,0 +1,60 @@
+"""What TensorBoard and W&B show is what metrics.jsonl says, also after a resume."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+from shards_for_model import write_shards
+from small_runs import ALONE, TEXT, TRAIN, VAL, go, metrics, new_run
+
+from model.config import ClipConfig, VitConfig
+from model.errors import InputError
+
+VIT = ClipConfig(embed_dim=16, vision=VitConfig(image_px=32, patch_px=16, width=16, layers=1, heads=2), text=TEXT)
+HAS_TENSORBOARD = importlib.util.find_spec("tensorboard") is not None
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(write_shards(tmp_path_factory.mktemp("dashboards") / "shards", TRAIN, VAL))
+
+
+@pytest.mark.skipif(not HAS_TENSORBOARD, reason="the extra tensorboard is not installed")
+def test_tensorboard_reads_what_the_file_says(shards: str, tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    folder = new_run(tmp_path / "run", VIT, dashboards=("tensorboard",))
+    go(ALONE, folder, shards, 7, "stop")
+    go(ALONE, folder, shards)
+    shown = EventAccumulator(str(folder / "tensorboard"))
+    shown.Reload()
+    for kind in ("train", "validation"):
+        expected = [(line["step"], pytest.approx(line["loss"])) for line in metrics(folder) if line["kind"] == kind]
+        assert [(event.step, event.value) for event in shown.Scalars(f"{kind}/loss")] == expected
+
+
+@pytest.mark.skipif(HAS_TENSORBOARD, reason="tensorboard is installed here, so nothing is missing")
+def test_a_missing_extra_is_named(shards: str, tmp_path: Path) -> None:
+    folder = new_run(tmp_path / "run", VIT, dashboards=("tensorboard",))
+    with pytest.raises(InputError, match=r"tensorboard, which is not installed; install the extra: .*\[tensorboard\]"):
+        go(ALONE, folder, shards)
+
+
+def test_wandb_keeps_what_the_file_says_without_a_network(
+    shards: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("wandb", reason="the extra wandb is not installed")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    monkeypatch.setenv("WANDB__SERVICE_WAIT", "200")
+    folder = new_run(tmp_path / "run", VIT, epochs=1, dashboards=("wandb",))
+    go(ALONE, folder, shards)
+    (kept,) = (folder / "wandb").glob("offline-run-*/run-*.wandb")
+    for line in metrics(folder):
+        if line["kind"] in ("train", "validation"):
+            assert (
+                f"{line['loss']!r}".encode() in kept.read_bytes()
+                and f"{line['kind']}/loss".encode() in kept.read_bytes()
+            )
