@@ -33,7 +33,7 @@ up: $(STAMP) ## Prefect server, deployments and worker on this machine, until Ct
 
 lock: ## Resolve pyproject.toml anew into requirements.lock (needs uv)
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header \
-		--extra s3 --extra stack --extra ray --extra export --extra dev --extra bench pyproject.toml -o requirements.lock
+		--extra s3 --extra stack --extra ray --extra export --extra tensorboard --extra wandb --extra dev --extra bench pyproject.toml -o requirements.lock
 
 clean: ## Remove .venv and caches; workspace/ stays
 	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
