@@ -103,9 +103,9 @@ def _metrics_line(line: bytes) -> dict[str, Any]:
     """One record; what is drawn and shown of it are numbers."""
     record: dict[str, Any] = json.loads(line.decode("utf-8"))
     kind = record["kind"]
-    values = [value for name, value in record.items() if name not in ("kind", "set")]
-    if kind in ("train", "validation"):
-        values += [record["step"], record["loss"]]
+    values = [record["step"], *([record["loss"]] if kind in ("train", "validation") else [])]
+    if kind == "validation":  # of these the last is shown whole
+        values += [value for name, value in record.items() if name != "kind"]
     if not all(isinstance(value, (int, float)) for value in values):
         raise TypeError("a value is not a number")
     return record

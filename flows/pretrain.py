@@ -60,7 +60,10 @@ def freeze_config(run: Path, config: PretrainConfig) -> None:
     """
     frozen = run / "config.json"
     if frozen.exists() and _has_learned(run):
-        differences = _differences(deciding_settings(read_config(run)), deciding_settings(config))
+        before = read_config(run)
+        differences = _differences(deciding_settings(before), deciding_settings(config))
+        # The trainer knows a mix by the digests of its data sets, so that they may move; the weights are known here too.
+        differences += _differences(sorted(before.data.mix.values()), sorted(config.data.mix.values()), "data.mix")
         if differences:
             raise InputError(
                 f"{frozen}: this run was started with another configuration ({', '.join(differences)}); "

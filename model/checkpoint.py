@@ -103,6 +103,8 @@ class Run:
     objective: Objective
     tokenizer: Tokenizer
     config: PretrainConfig
+    model_sha256: str
+    """Of the file that the weights came from."""
 
     @property
     def model(self) -> CLIP:
@@ -221,7 +223,7 @@ def load_run(run_dir: Path) -> Run:
     objective = build_objective(config)
     _load_weights(objective, weights)
     tokenizer = Tokenizer.load(run_dir / TOKENIZER, config.model.text.context_length)
-    return Run(objective.eval(), tokenizer, config)
+    return Run(objective.eval(), tokenizer, config, record.model_sha256)
 
 
 def _trained(run_dir: Path) -> tuple[Record, Path]:

@@ -30,6 +30,10 @@ class PeerError(RuntimeError):
     """Another process failed, and says itself why."""
 
 
+class LoneError(ValueError):
+    """An error that process 0 does not have: the process that has it must tell it."""
+
+
 class At(Protocol):
     """Takes note of what this process begins, at which step."""
 
@@ -71,16 +75,21 @@ class Processes:
         return self.together(lambda: work() if self.is_first else None, "process 0 failed")
 
     def together(self, work: Callable[[], ResultT], failed: str = "another process failed") -> ResultT:
-        """All processes work; an error of one ends them all, as a PeerError in those that had none."""
+        """All processes work; an error of any ends them all.
+
+        The first process that had one raises it (as LoneError if that is not process 0), all others PeerError.
+        """
         error: Exception | None = None
         try:
             result = work()
         except (ValueError, OSError) as problem:
             error = problem
-        (is_failed,) = self.any_flags(error is not None)
-        if error is not None:
-            raise error
-        if is_failed:
+        failures = self.any_flags(*(error is not None and rank == self.rank for rank in range(self.world_size)))
+        if error is not None and not any(failures[: self.rank]):
+            if self.is_first:
+                raise error
+            raise LoneError(str(error)) from error
+        if any(failures):
             raise PeerError(failed)
         return result
 

@@ -14,9 +14,10 @@ from model.errors import InputError
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file that is either whole or absent. Raises InputError if it cannot be written."""
+    """Write a file that is either whole or absent, and the folders it lies in. Raises InputError if it cannot be written."""
     partial = path.with_name(f".{path.name}.partial")
     with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
         partial.write_text(text, encoding="utf-8")
         to_disk(partial)
         partial.replace(path)

@@ -6,7 +6,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
@@ -53,13 +53,22 @@ class MetricsFile:
             file.write(json.dumps({"kind": kind, **values}) + "\n")
         place = f"{kind}/{values['set']}" if "set" in values else kind
         numbers = {f"{place}/{name}": value for name, value in values.items() if isinstance(value, (int, float))}
-        for dashboard in self.dashboards:
-            dashboard.write(values["step"], numbers)
+        self.dashboards = [dashboard for dashboard in self.dashboards if _shown(dashboard, values["step"], numbers)]
 
     def close(self) -> None:
         """Nothing more is written."""
         for dashboard in self.dashboards:
             dashboard.close()
+
+
+def _shown(dashboard: Shown, step: int, numbers: Mapping[str, float]) -> bool:
+    """Whether it took them. It only shows what metrics.jsonl holds, so nothing that befalls it may end a run."""
+    try:
+        dashboard.write(step, numbers)
+    except Exception as error:  # noqa: BLE001 - whatever a service's package may raise
+        print(f"warning: {type(dashboard).__name__} is left out from now on: {error}", file=sys.stderr, flush=True)
+        return False
+    return True
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

@@ -35,7 +35,7 @@ from model import distributed
 from model.checkpoint import METRICS, read_config, save_final, tell
 from model.dashboards import open_dashboards
 from model.data import SampleError
-from model.distributed import PeerError, Processes
+from model.distributed import LoneError, PeerError, Processes
 from model.epoch import end_epoch, note
 from model.errors import InputError
 from model.hang import watching
@@ -109,7 +109,7 @@ def _open_metrics(training: Training) -> MetricsFile | None:
         training.progress.say(f"{path} is missing; it begins anew at step {training.step}")
 
     def open_file() -> MetricsFile:
-        dashboards = open_dashboards(training.run_dir, training.config, training.fingerprint, training.step)
+        dashboards = open_dashboards(training.run_dir, training.config, training.step)
         return MetricsFile(path, training.step, dashboards)
 
     return training.processes.first_alone(open_file)
@@ -263,7 +263,7 @@ def _run_command(run_dir: Path, shards: str, mixed: Sequence[str]) -> None:
     except PeerError:
         raise SystemExit(EXIT_INPUT) from None
     except (ValueError, OSError) as error:
-        if processes.is_first or isinstance(error, (SampleError, OSError)):
+        if processes.is_first or isinstance(error, (LoneError, SampleError, OSError)):
             print(f"error: {error}", file=sys.stderr, flush=True)
         raise SystemExit(EXIT_INPUT) from None
     except DivergedError as error:

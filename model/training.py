@@ -142,7 +142,7 @@ def prepare(
 
     Raises InputError, in all processes, if the run cannot be made or is not the one in the folder.
     """
-    dataset = open_data(shards, mixed, config)
+    dataset = processes.together(lambda: open_data(shards, mixed, config))
     order = order_of(dataset, config)
     say = tell if processes.is_first else _say_nothing
     done = read_done(run_dir)

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from model.distributed import Processes
-from model.evaluation.embed import Embedder
+from model.errors import InputError
+from model.evaluation.embed import MAX_UNREADABLE_SHARE, Embedder
 from model.evaluation.measure_sets import prompts_of
 from model.evaluation.sets import EvaluationSet
 from model.evaluation.zero_shot import choose, class_vectors, logits
@@ -26,7 +27,7 @@ def measure_zero_shot(
     """Images judged, how many could not be read, and the shares of them whose class is first or among the first five.
 
     The same figures as model/evaluation gives, in fp32. Every process embeds every `world_size`-th image, and the prompts of as
-    many classes as the others. Raises InputError if over 1 % of a process's images cannot be read.
+    many classes as the others. Raises InputError if over 1 % of all images cannot be read.
     """
     was_training = objective.training
     objective.eval()
@@ -36,6 +37,11 @@ def measure_zero_shot(
     counts = processes.together(lambda: _counts(objective, found, embedder, processes, classes_CD))
     objective.train(was_training)
     first, among_five, images, unreadable = (processes.total(count) for count in counts)
+    if unreadable > MAX_UNREADABLE_SHARE * (images + unreadable):
+        raise InputError(
+            f"train.evaluation_sets: {unreadable:,} of the {images + unreadable:,} images of {found.name} cannot be read; "
+            "wit evaluate names them: mend them, or leave the set out"
+        )
     return {"images": images, "unreadable": unreadable, "top1": first / images, "top5": among_five / images}
 
 
@@ -64,9 +70,13 @@ def _counts(
     images = [(sample.key, sample.image) for sample in samples]
     if classes_CD is not None:
         embedded = embedder.images(found.name, images, _say_nothing)
-        logits_NC = logits(embedded.features, classes_CD, objective.scale)
     else:
         embedded = embedder.scores(objective.score_texts, found.name, images, prompts_of(found), _say_nothing)
+    if not embedded.rows:
+        return 0, 0, 0, len(embedded.unreadable)
+    if classes_CD is not None:
+        logits_NC = logits(embedded.features, classes_CD, objective.scale)
+    else:
         logits_NC = embedded.features.view(len(embedded.rows), len(found.class_names), -1).mean(dim=2)
     labels_N = torch.tensor([samples[row].label for row in embedded.rows])
     place_N = choose(logits_NC, labels_N).rank

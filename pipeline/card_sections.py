@@ -218,6 +218,7 @@ def _datasheet(facts: Facts) -> list[Prose]:
     pii = ", ".join(f"{row.kind} in {row.kept:,}" for row in audit.pii or ())
     sets = len(facts.config.images.evaluation_sets)
     taken_down = (facts.manifest or {}).get("taken_down", 0)
+    blurred = ((facts.manifest or {}).get("face_boxes") or {}).get("samples", 0)
     text = {
         "Motivation": [
             "Images with captions from the web, for learning images from language (CLIP, arXiv 2103.00020, section 2.2).",
@@ -241,6 +242,9 @@ def _datasheet(facts: Facts) -> list[Prose]:
             f"Images with the bytes of {sets} evaluation sets were taken out."
             if sets
             else "No evaluation set was named, so none of their images was taken out.",
+            f"Faces were blurred in {blurred:,} images, by boxes that a file gave."
+            if blurred
+            else "No faces were blurred: no file of boxes was given, or none fitted.",
         ],
         "Uses": [
             "For research on models of images and text.",

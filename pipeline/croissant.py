@@ -193,7 +193,7 @@ def _responsible(manifest: Mapping[str, Any], config: Json) -> Json:
         if curate["mask_pii"]
         else "Personal data in captions was not masked."
     )
-    opted_out = "pages that opt out were left out" if curate["obey_opt_out"] else "opt-outs of pages were not obeyed"
+    opted_out = "pages and files that opt out were left out" if curate["obey_opt_out"] else "opt-outs were not obeyed"
     return {
         "dataCollection": "Image addresses and the texts beside them were collected from the web, source "
         f"{config['source']['kind'].replace('_', ' ')}; {opted_out}. The images were then downloaded.",

@@ -103,9 +103,12 @@ def _can_be_reached(url: str, config: DownloadConfig) -> bool:
 def _connects(
     family: socket.AddressFamily, address: tuple[str | int, ...] | tuple[int, bytes], timeout_s: float
 ) -> bool:
-    with socket.socket(family, socket.SOCK_STREAM) as connected:
-        connected.settimeout(timeout_s)
-        return connected.connect_ex(address) == 0
+    try:
+        with socket.socket(family, socket.SOCK_STREAM) as connected:
+            connected.settimeout(timeout_s)
+            return connected.connect_ex(address) == 0
+    except OSError:  # a kernel without IPv6 has no such socket
+        return False
 
 
 def _may_pass(reason: str) -> bool:

@@ -1,10 +1,10 @@
 -- The face boxes of the samples, in the order of packing: split, key, then the box.
 -- in   $packed   parquet as in shard_order.sql
---      $boxes    parquet: pair_id, sha256 (one of them may be null), left, top, right, bottom
+--      $boxes    parquet: pair_id, sha256 (one of them may be null or empty), left, top, right, bottom
 -- out  split, key, left, top, right, bottom, number (of the box's row); several rows per sample
 -- A row with both keys is the pair's. Boxes of a sample that was taken down are among them, so that a take-down changes no count.
 with boxes as (
-    select *, row_number() over () as number, from read_parquet($boxes)
+    select * replace (nullif(pair_id, '') as pair_id), row_number() over () as number, from read_parquet($boxes)
 ),
 
 placed as (

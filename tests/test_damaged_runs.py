@@ -16,7 +16,7 @@ from shards_for_model import write_shards
 from small_runs import ALONE, TRAIN, VAL, assert_same_run, go, metrics, new_run
 
 from model.checkpoint import load_run, newest_checkpoint
-from model.distributed import Processes
+from model.distributed import PeerError, Processes
 from model.errors import InputError
 from model.train import run
 
@@ -214,6 +214,22 @@ def told_when_metrics_cannot_grow(processes: Processes, folder: Path, shards: st
     return told_by(processes, folder, shards, stop_requested)
 
 
+def told_when_some_fail(processes: Processes) -> str:
+    """What a process is told where process 0 fails, where only process 1 does, and where both do."""
+    told = []
+    for failing in ((0,), (1,), (0, 1)):
+
+        def work(failing: tuple[int, ...] = failing) -> None:
+            if processes.rank in failing:
+                raise InputError(f"process {processes.rank}")
+
+        try:
+            processes.together(work)
+        except (ValueError, PeerError) as error:
+            told.append(f"{type(error).__name__}: {error}")
+    return "; ".join(told)
+
+
 def told_by(processes: Processes, folder: Path, shards: str, stop_requested: Callable[[], bool]) -> str:
     try:
         run(folder, shards, processes, stop_requested)
@@ -236,6 +252,13 @@ def test_a_checkpoint_that_does_not_fit_ends_all_processes_with_one_line(
     assert newest_checkpoint(folder) is None
     go(ALONE, folder, shards)  # there is space again
     assert [entry.name[0] for entry in (folder / "checkpoints").iterdir()] == ["s", "s"], "nothing half-written is left"
+
+
+def test_who_alone_has_an_error_tells_it() -> None:
+    assert run_ranks(2, told_when_some_fail) == [
+        "InputError: process 0; PeerError: another process failed; InputError: process 0",
+        "PeerError: another process failed; LoneError: process 1; PeerError: another process failed",
+    ]
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's /dev/full")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from small_runs import ALONE, TEXT, TRAIN, VAL, go, metrics, new_run
 
 from model.config import ClipConfig, VitConfig
 from model.errors import InputError
+from model.metrics import MetricsFile, read_metrics
 
 VIT = ClipConfig(embed_dim=16, vision=VitConfig(image_px=32, patch_px=16, width=16, layers=1, heads=2), text=TEXT)
 HAS_TENSORBOARD = importlib.util.find_spec("tensorboard") is not None
@@ -40,6 +42,29 @@ def test_a_missing_extra_is_named(shards: str, tmp_path: Path) -> None:
     folder = new_run(tmp_path / "run", VIT, dashboards=("tensorboard",))
     with pytest.raises(InputError, match=r"tensorboard, which is not installed; install the extra: .*\[tensorboard\]"):
         go(ALONE, folder, shards)
+
+
+class Broken:
+    """A dashboard whose service is gone."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def write(self, step: int, numbers: Mapping[str, float]) -> None:
+        self.asked += 1
+        raise ConnectionError("nobody answers")
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def test_a_dashboard_that_breaks_is_left_out_and_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    broken = Broken()
+    file = MetricsFile(tmp_path / "metrics.jsonl", 0, [broken])
+    for step in (1, 2):
+        file.write("train", step=step, loss=1.0, learning_rate=0.1, logit_scale=1.0)
+    assert broken.asked == 1 and len(read_metrics(tmp_path / "metrics.jsonl")) == 2
+    assert capsys.readouterr().err == "warning: Broken is left out from now on: nobody answers\n"
 
 
 def test_wandb_keeps_what_the_file_says_without_a_network(

@@ -53,6 +53,18 @@ def test_folders_of_images_are_a_set_as_torchvision_reads_them(tmp_path: Path) -
     assert found.templates == domain_templates()["natural"] and "default" in found.templates_source
 
 
+def test_folders_that_are_numbers_are_in_their_order(tmp_path: Path) -> None:
+    for number in range(12):
+        (tmp_path / f"numbers/test/{number}").mkdir(parents=True)
+        (tmp_path / f"numbers/test/{number}/a.jpg").write_bytes(b"\xff\xd8")
+    names = [f"class {number}" for number in range(12)]
+    (tmp_path / "numbers/classnames.txt").write_text("\n".join(names))
+    found = read_set(tmp_path / "numbers")
+    assert {sample.key: found.class_names[sample.label] for sample in found.samples} == {
+        f"test/{number}/a.jpg": f"class {number}" for number in range(12)
+    }
+
+
 def test_folders_without_splits_and_with_imagenets_are_read_too(tmp_path: Path) -> None:
     assert len(read_set(write_folders(tmp_path / "all")).samples) == 8
     write_folders(tmp_path / "as_imagenet" / "val")

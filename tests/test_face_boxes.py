@@ -179,6 +179,13 @@ def test_a_csv_says_the_same(packing: Packing, faces: Path, tmp_path: Path) -> N
     assert images_of(packing.packed("of-csv", packing.none_gone, (str(tmp_path / "boxes.csv"),))) == images_of(faces)
 
 
+def test_an_empty_pair_id_is_none(packing: Packing, faces: Path, tmp_path: Path) -> None:
+    empty = [{"pair_id": "", "sha256": ""} | box for box in BOXES]
+    pq.write_table(pa.Table.from_pylist(empty, schema=schema()), tmp_path / "boxes.parquet")
+    of_empty = packing.packed("of-empty", packing.none_gone, (str(tmp_path / "boxes.parquet"),))
+    assert images_of(of_empty) == images_of(faces)
+
+
 def test_unblurred_images_are_not_shown_on_the_card() -> None:
     blurring = BuildDatasetConfig(name="faces", images=ImageConfig(face_boxes=("boxes.csv",)))
     assert PicturesConfig.of(blurring, QUERY).duplicates_per_reason == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -66,6 +67,24 @@ GOOD = b'{"kind": "train", "step": 1, "loss": 2.5}\n'
 def test_metrics_but_for_a_line_that_a_kill_cut_off(tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").write_bytes(GOOD + GOOD[:20])
     assert read_metrics(tmp_path / "metrics.jsonl") == [{"kind": "train", "step": 1, "loss": 2.5}]
+
+
+def test_every_kind_of_line_that_a_run_writes_can_be_read(tmp_path: Path) -> None:
+    lines = [
+        {
+            "kind": "train",
+            "step": 1,
+            "loss": 2.5,
+            "learning_rate": 1e-3,
+            "logit_scale": 14.3,
+            "samples_of": {"a": 3, "b": 5},
+        },
+        {"kind": "skipped", "step": 2, "samples": ["a.tar: sample 7"]},
+        {"kind": "evaluation", "step": 2, "set": "digits", "images": 9, "unreadable": 0, "top1": 0.5, "top5": 1.0},
+        {"kind": "validation", "step": 2, "loss": 2.0, "samples": 64},
+    ]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert read_metrics(tmp_path / "metrics.jsonl") == lines
 
 
 @pytest.mark.parametrize(

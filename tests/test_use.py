@@ -17,12 +17,14 @@ from evaluation_inputs import COLOURS, TEMPLATES, picture, write_run, write_shar
 from fastapi.testclient import TestClient
 from PIL import Image, ImageOps
 
-from model.checkpoint import Position, Run, load_run, save_checkpoint
+from model.checkpoint import Position, Run, load_run
 from model.data import normalise
 from model.errors import InputError
 from model.evaluation.classifier_file import Classifier, build_classifier, load_classifier
 from model.evaluation.images import pixels
 from model.files import sha256_file
+from model.saving import save_checkpoint, take_snapshot
+from model.use import search
 from model.use import serve as page
 from model.use.__main__ import main
 from model.use.loading import Loaded, load_model
@@ -204,9 +206,8 @@ def test_folders_of_other_programs_answer_as_the_run(inputs: Path, use: Use, tmp
 def test_a_run_that_is_still_learning_answers_by_its_newest_checkpoint(inputs: Path, use: Use, tmp_path: Path) -> None:
     run = write_run(tmp_path / "run")
     (run / "done.json").unlink()
-    saved = save_checkpoint(
-        run, load_run(inputs / "other").objective, {}, Position(3, 24, 1.0, 1.0, 0, 0), "0" * 64, keep=1
-    )
+    snapshot = take_snapshot(Position(3, 24, 1.0, 1.0, 0, 0), load_run(inputs / "other").objective, {})
+    saved = save_checkpoint(run, snapshot, "0" * 64, keep=1)
     assert load_model(run).embedder.weights_sha256 == sha256_file(saved / "model.safetensors")
     about = ["classify", inputs / "images" / "red.png", "--labels", "red,green,blue", "--model"]
     assert use(*about, run) == use(*about, inputs / "other") != use(*about, inputs / "run")
@@ -314,6 +315,27 @@ def test_embeddings_in_the_layout_of_clip_retrieval(inputs: Path, use: Use, tmp_
     assert "is there already" in use("search", *about, "--export-embeddings", tmp_path / "out")[2]
 
 
+def test_an_export_that_breaks_off_is_no_folder(
+    inputs: Path, use: Use, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    about = ["--model", inputs / "run", "--shards", inputs / "shards", "--cache", tmp_path / "cache"]
+    written = []
+
+    def breaks(columns: dict[str, list[str]]) -> bytes:
+        written.append(columns)
+        if len(written) == 2:
+            raise OSError("the disk is gone")
+        return whole(columns)
+
+    whole = search._parquet
+    monkeypatch.setattr(search, "_parquet", breaks)
+    assert "the disk is gone" in use("search", *about, "--export-embeddings", tmp_path / "out")[2]
+    assert not (tmp_path / "out").exists()
+    monkeypatch.setattr(search, "_parquet", whole)
+    assert use("search", *about, "--export-embeddings", tmp_path / "out")[0] == 0
+    assert [path.name for path in tmp_path.iterdir() if path.name != "cache"] == ["out"]
+
+
 def test_a_tar_whose_samples_were_all_taken_down(inputs: Path, use: Use, tmp_path: Path) -> None:
     shards = write_shards(tmp_path / "shards", train=CAPTIONS)
     write_tar(shards / "train" / "000001.tar", [])
@@ -402,3 +424,19 @@ def test_the_page_refuses_what_is_too_large_or_no_image(browser: TestClient, mon
 def test_the_page_answers_to_this_machines_name_alone(browser: TestClient) -> None:
     assert browser.get("/", headers={"Host": "evil.test"}).status_code == 400
     assert browser.get("/", headers={"Host": "localhost:8765"}).status_code == 200
+
+
+def test_pages_of_other_sites_may_not_ask(browser: TestClient) -> None:
+    own, other = {"Origin": "http://127.0.0.1:8765"}, {"Origin": "http://evil.test"}
+    assert browser.post("/images", content=picture("red", 1), headers=own).status_code == 200
+    for origin in (other, {"Origin": "null"}, {"Origin": "http://127.0.0.1:9999"}):
+        assert browser.post("/images", content=picture("red", 1), headers=origin).status_code == 403
+    question = {"image": "0" * 64, "classes": ["a", "b" * page.MOST_QUESTION_BYTES]}
+    assert browser.post("/classes", json=question).status_code == 413
+
+
+def test_no_other_program_is_started_for_an_image(browser: TestClient) -> None:
+    written = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(written, "EPS")  # which Pillow decodes with Ghostscript
+    answer = browser.post("/images", content=written.getvalue())
+    assert answer.status_code == 400 and "not an image" in answer.json()["error"]

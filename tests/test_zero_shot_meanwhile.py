@@ -71,7 +71,7 @@ def test_lines_of_evaluation_are_what_a_loop_finds(world_size: int, shards: str,
 def test_images_that_cannot_be_read_end_the_run(shards: str, tmp_path: Path) -> None:
     sets = (str(write_images(tmp_path / "broken", readable=False)),)
     folder = new_run(tmp_path / "run", VIT, epochs=1, evaluation_sets=sets)
-    with pytest.raises(InputError, match="broken: 11 of 11 images cannot be read"):
+    with pytest.raises(InputError, match="11 of the 11 images of broken cannot be read"):
         go(ALONE, folder, shards)
 
 

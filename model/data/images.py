@@ -20,6 +20,8 @@ from model.data.order import Crop
 MEAN_RGB = (0.48145466, 0.4578275, 0.40821073)  # of the official code
 STD_RGB = (0.26862954, 0.26130258, 0.27577711)
 JPEG_MAGIC = b"\xff\xd8"
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
+"""What is decoded. Pillow knows more, and starts Ghostscript for one of them."""
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -29,7 +31,7 @@ def decode(image: bytes) -> Pixels:
     if image[:2] == JPEG_MAGIC:
         pixels: Pixels = simplejpeg.decode_jpeg(image, colorspace="RGB")
         return pixels
-    with Image.open(io.BytesIO(image)) as picture:
+    with Image.open(io.BytesIO(image), formats=FORMATS) as picture:
         return np.asarray(picture.convert("RGB"))
 
 

@@ -6,6 +6,7 @@ Axes: B the process's share of the global batch, H W the image, L tokens.
 # ruff: noqa: N815 (a tensor's name ends in its axes)
 from __future__ import annotations
 
+import threading
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -72,6 +73,7 @@ class Loader:
         self.local_batch = order.global_batch // world_size
         self.first = rank * self.local_batch
         self.pin = torch.cuda.is_available()
+        self._kept = threading.local()
 
     def batches(self, start: int, stop: int) -> Iterator[Batch]:
         """The batches of steps [start, stop). Raises SampleError naming the sample that cannot be used."""
@@ -107,7 +109,7 @@ class Loader:
     ) -> tuple[list[list[int]], int]:
         """Fill the rows of `image_BHWC`; return the captions' ids and how many were cut."""
         captions = []
-        decoder = Decoder(self.image_px, self.scaled_decoding)
+        decoder = self._decoder()
         for row, sample_id in enumerate(sample_ids.tolist()):
             sample = self.split.read(sample_id)
             captions.append(sample.caption)
@@ -118,6 +120,13 @@ class Loader:
                     f"{self.split.where(sample_id)}: the image cannot be decoded ({error}); {REBUILD}"
                 ) from error
         return self.tokenizer.encode_ids(captions)
+
+    def _decoder(self) -> Decoder:
+        """That of this thread: the memory that it decodes into is kept."""
+        decoder: Decoder | None = getattr(self._kept, "decoder", None)
+        if decoder is None:
+            decoder = self._kept.decoder = Decoder(self.image_px, self.scaled_decoding)
+        return decoder
 
     def _finish(self, pending: _Pending) -> Batch:
         began = time.perf_counter()

@@ -19,7 +19,7 @@ class ShardEntry(Entry):
     file: str
     index: str
     samples: int = Field(ge=0)
-    sha256: str = ""
+    sha256: str = Field("", pattern="^([0-9a-f]{64})?$")  # names files of the cache
 
 
 class SplitEntry(Entry):

@@ -120,6 +120,8 @@ class MixedOrder:
         """By (seed, pass, sample): a sample that an epoch has twice is cropped anew. What a global batch has twice is of its
         first pass there both times, whichever process asks.
         """
+        if columns == 0:
+            return np.empty((len(sample_ids), 0))
         drawn = self._drawn(step)
         ids, first = np.unique(drawn.sample_ids, return_index=True)
         passes = drawn.passes[first][np.searchsorted(ids, sample_ids)]

@@ -191,7 +191,10 @@ class Split:
         """Tar and key of a sample, for messages."""
         shard, row = self._find(sample_id)
         entry = ShardEntry(file=shard.file, index=shard.index, samples=len(shard.image_offset))
-        key = read_index(self.folder, entry, ["key"])["key"][row]  # not the number, once samples were taken down
+        try:
+            key = read_index(self.folder, entry, ["key"])["key"][row]  # not the number, once samples were taken down
+        except InputError:  # where the tar cannot be read, its index is often gone too
+            key = f"in row {row} of its index"
         return f"{self.folder.path}/{shard.file}: sample {key}"
 
     def captions(self) -> Iterator[str]:

@@ -14,8 +14,8 @@ from pathlib import Path
 from model.config import EvaluateConfig
 from model.errors import InputError
 from model.evaluation.measure import finished, measure, prepare
-from model.evaluation.results import write_text
 from model.evaluation.summary import table
+from model.files import write_text
 
 EXIT_INPUT = 2
 

@@ -21,8 +21,9 @@ from model.evaluation.exports import as_csv, markdown
 from model.evaluation.page import environment
 from model.evaluation.paper_charts import Shots, Size, scaling, shots
 from model.evaluation.reference import paper
-from model.evaluation.results import ProbedSet, SetResult, write_text
+from model.evaluation.results import ProbedSet, SetResult
 from model.evaluation.summary import Row, Summary
+from model.files import write_text
 
 EXIT_INPUT = 2
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -97,14 +98,14 @@ class Embedder:
         texts: Sequence[str],
         say: Say,
     ) -> Embedded:
-        """How well each text describes each image (N, len(texts)), in the place of features."""
+        """How well each text describes each image (N, len(texts)), in the place of features; unread ones are not judged here."""
         tokens_TL = self.tokenizer.encode(list(texts)).to(self.device)
         return self._at_once(
             f"scoring {name}", name, images, lambda image_BCHW: (score_texts(image_BCHW, tokens_TL),), say
         )
 
     def images(self, name: str, images: Sequence[tuple[str, StoredImage]], say: Say) -> Embedded:
-        """The features of (key, image) pairs, of weights that are not worth a cache: those of a model that still learns."""
+        """Features of weights that are not worth a cache: those of a model that still learns. Unread images are not judged."""
         return self._at_once(f"embedding {name}", name, images, self.towers.encode_image_twice, say)
 
     def _at_once(
@@ -112,9 +113,8 @@ class Embedder:
     ) -> Embedded:
         progress = Progress(doing, len(images), 0, say)
         (judged,) = judged_parts([images], self.image_px, self.batch, self.device, [judge], progress)
-        check_readable(name, judged.unreadable, len(images))
         (found,) = judged.found
-        before_NF, features_ND = found[0], found[-1]
+        before_NF, features_ND = (found[0], found[-1]) if judged.rows else (torch.empty(0, 0), torch.empty(0, 0))
         check_finite(name, features_ND)
         return Embedded(features_ND, before_NF, judged.rows, judged.unreadable)
 
@@ -281,7 +281,7 @@ def read_cache(path: Path, key: str) -> Embedded | None:
 
 def write_cache(path: Path, key: str, embedded: Embedded) -> None:
     """Write a file that is whole or absent. Raises InputError if it cannot be written."""
-    partial = path.with_name(f".{path.name}.partial")
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     # One entry, because safetensors writes several in an order that changes from run to run.
     about = json.dumps({"key": key, "unreadable": [found.model_dump() for found in embedded.unreadable]})
     tensors = {

@@ -5,14 +5,16 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from model.evaluation.intervals import Share
 from model.evaluation.registry import find
-from model.evaluation.results import Recall, SetResult, write_text
+from model.evaluation.results import Recall, SetResult
 from model.evaluation.summary import Row, Summary
+from model.files import write_text
 
 CLIP_BENCHMARK = "clip_benchmark"
 DASH = "–"
@@ -53,9 +55,11 @@ def markdown(summaries: Sequence[Summary]) -> str:
 def clip_benchmark_dumps(summary: Summary) -> Iterator[tuple[str, dict[str, Any]]]:
     """(file name, content) of one task on one set, as `clip_benchmark eval` writes them and `clip_benchmark build` reads them."""
     pretrained = summary.inputs.weights_sha256[:12]
+    # Two folders may hold the same known set (cifar10, wds_cifar10): each file then has the folder's name.
+    times = Counter(known.name for found in summary.every_set if (known := find(found.name)) is not None)
     for found in summary.every_set:
         known = find(found.name)
-        name = known.name if known is not None else found.name
+        name = known.name if known is not None and times[known.name] == 1 else found.name
         probe = found.learned.probe
         if isinstance(found, SetResult):
             yield _dump(summary, name, pretrained, "zeroshot_classification", _zero_shot_metrics(found))
@@ -104,7 +108,7 @@ def _main_table(summaries: Sequence[Summary]) -> str:
     for name in sets:
         rows = [next((row for row in summary.rows if row.set == name), None) for summary in summaries]
         first = next(row for row in rows if row is not None)
-        cells = [name, f"{first.images:,}", first.metric, f"{first.chance_percent:.1f}"]
+        cells = [name, f"{first.images:,}", first.metric, f"{first.metric_chance_percent:.1f}"]
         for row in rows:
             cells += [_number(row.metric_percent if row else None), _number(row.probe_percent if row else None)]
         paper = [_number(first.paper_percent), _number(first.paper_probe_percent), first.paper_model or DASH]

@@ -24,11 +24,11 @@ def read_image_folder(folder: Path, own: Words | None, packaged: Words | None) -
     """The set in `folder`: a class is a folder, and labels follow the order of the folders' names. Raises InputError.
 
     Without test/ the split that is measured is val/, as ImageNet has it, and without any of these all of it. The set's own
-    class names are in the order of the folders; so are those of a package if the folders are the synsets of ImageNet, else it
-    is trusted only where it has the very names of the folders.
+    class names are in the order of the folders; so are those of a package if the folders are the synsets of ImageNet or
+    numbers, else it is trusted only where it has the very names of the folders.
     """
     roots = _roots(folder)
-    found = sorted({own_folder.name for root in roots.values() for own_folder in _classes(root)})
+    found = _in_order({own_folder.name for root in roots.values() for own_folder in _classes(root)})
     names = _class_names(folder, found, own, packaged)
     label = {name: number for number, name in enumerate(found)}
     splits = {split: _split(folder, root, label) for split, root in roots.items()}
@@ -47,10 +47,15 @@ def _class_names(folder: Path, found: list[str], own: Words | None, packaged: Wo
         return own
     told = [name.replace("_", " ") for name in found]
     if packaged is not None and len(packaged.words) == len(found):
-        is_synsets = all(SYNSET.fullmatch(name) for name in found)
-        if is_synsets or [_plain(name) for name in packaged.words] == [_plain(name) for name in told]:
+        is_known_order = all(map(SYNSET.fullmatch, found)) or all(name.isdecimal() for name in found)
+        if is_known_order or [_plain(name) for name in packaged.words] == [_plain(name) for name in told]:
             return packaged
     return Words(tuple(told), "the folders' names")
+
+
+def _in_order(names: set[str]) -> list[str]:
+    """By number where all are numbers, as ImageNetV2 (0 to 999) and Flowers102 (1 to 102) come; else by name."""
+    return sorted(names, key=int) if all(name.isdecimal() for name in names) else sorted(names)
 
 
 def _plain(name: str) -> str:

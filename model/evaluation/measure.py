@@ -18,11 +18,11 @@ from model.evaluation.locate import FoundSets, read_sets
 from model.evaluation.measure_sets import measure_sets
 from model.evaluation.reference import image_gflop, nearest_tower
 from model.evaluation.report import write_report
-from model.evaluation.results import Result, write_text
+from model.evaluation.results import Result
 from model.evaluation.retrieval_sets import measure_retrievals
 from model.evaluation.shards import Shards, read_shards
 from model.evaluation.summary import Inputs, Row, Summary
-from model.files import sha256_file
+from model.files import sha256_file, write_text
 
 VERSION = 3
 """Raised when the code changes what it writes."""

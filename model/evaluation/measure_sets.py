@@ -15,7 +15,7 @@ from torch import Tensor
 
 from model.config import EvaluateConfig
 from model.errors import InputError
-from model.evaluation.embed import Embedded, Embedder, Say
+from model.evaluation.embed import Embedded, Embedder, Say, check_readable
 from model.evaluation.intervals import Share
 from model.evaluation.learned import measure_learned
 from model.evaluation.mentions import count_mentions
@@ -116,6 +116,7 @@ def measure_sets(
             judged = embedded
             if objective.zero_shot == "scores":
                 judged = embedder.scores(objective.score_texts, found.name, images, prompts_of(found), say)
+                check_readable(found.name, judged.unreadable, len(images))
                 learned = learn(zero_shot=None)
                 whole_NC, single_NC = ensemble_scores(judged, found)
             else:

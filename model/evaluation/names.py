@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import runpy
 from dataclasses import dataclass
 from functools import cache
@@ -17,6 +18,7 @@ CLASS_NAMES = "classnames.txt"
 TEMPLATES = "zeroshot_classification_templates.txt"
 IMAGENET_CLASSES = 1_000
 PLACES = ("{c}", "{}")
+_PLACE = re.compile("|".join(map(re.escape, PLACES)))
 """Of the class name in a prompt: CLIP_benchmark's, openai/CLIP's."""
 
 
@@ -30,9 +32,7 @@ class Words:
 
 def fill(template: str, class_name: str) -> str:
     """`{c}` is the place of the class name (CLIP_benchmark); `{}` (openai/CLIP) means the same."""
-    for place in PLACES:
-        template = template.replace(place, class_name)
-    return template
+    return _PLACE.sub(lambda _: class_name, template)
 
 
 def own_class_names(folder: Path) -> Words | None:

@@ -81,7 +81,8 @@ def overlap_of(
     else:
         # Of files the build looks at all that lie below the folder, whatever their split.
         own |= {sample.key for split in (found.train, found.val) if split is not None for sample in split.samples}
-    if lost := seen - own:
+    # A table may name some of the images that lie there; the build looks at all of them.
+    if found.stored_as != "table" and (lost := seen - own):
         reason = f"the shards were compared with another copy of it, which has {sorted(lost)[0]!r}; build with this one"
         return Overlap(set=found.name, reason=reason)
     overlap = [right for key, right in zip(keys, is_right, strict=True) if key in seen]

@@ -22,12 +22,13 @@ from model.evaluation.charts import Bar, bars
 from model.evaluation.page import environment
 from model.evaluation.paper_view import beside_the_paper
 from model.evaluation.pictures import data_uri
-from model.evaluation.results import SetResult, write_text
+from model.evaluation.results import SetResult
 from model.evaluation.retrieval_view import retrieval_chart, retrieval_queries
 from model.evaluation.set_view import Picture, set_view
 from model.evaluation.sets import EvaluationSet
 from model.evaluation.shards import Shards, first_pairs
 from model.evaluation.summary import Summary
+from model.files import write_text
 
 SAMPLES_SHOWN = 24
 PACKAGES = ("torch", "numpy", "scipy", "pillow", "simplejpeg", "safetensors", "matplotlib")

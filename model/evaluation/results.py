@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -263,11 +262,3 @@ class RetrievalResult(Result):
     text_to_image: list[Recall] = []
     image_queries: list[Query] = []
     text_queries: list[Query] = []
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file that is whole or absent."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)

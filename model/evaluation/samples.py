@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from model.evaluation.images import StoredImage
 from model.evaluation.names import Words
 
-IMAGE_ENDINGS = ("jpg", "jpeg", "png", "webp")
+IMAGE_ENDINGS = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff")
 SPLITS = ("test", "train", "val")
 
 

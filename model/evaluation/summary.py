@@ -44,6 +44,7 @@ class Row(Result):
     chance_percent: float
     metric: Metric
     metric_percent: float | None
+    metric_chance_percent: float
     probe_percent: float | None
     probe_low_percent: float | None
     probe_high_percent: float | None
@@ -58,7 +59,8 @@ class Row(Result):
     def of(cls, found: SetResult | ProbedSet) -> Row:
         """The line of a set."""
         probe, neighbours, beside = found.learned.probe, found.learned.neighbours, found.reference
-        top1, metric, chance = None, None, found.metric_chance
+        top1, metric = None, None
+        chance = found.metric_chance
         if isinstance(found, SetResult):
             top1, metric, chance = found.top1, found.metric_share, found.chance_top1
         return cls(
@@ -70,6 +72,7 @@ class Row(Result):
             chance_percent=_percent(chance),
             metric=found.metric,
             metric_percent=_percent(metric.value) if metric else None,
+            metric_chance_percent=_percent(found.metric_chance),
             probe_percent=_percent(probe.metric.value) if probe else None,
             probe_low_percent=_percent(probe.metric.low) if probe else None,
             probe_high_percent=_percent(probe.metric.high) if probe else None,

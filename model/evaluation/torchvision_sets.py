@@ -87,7 +87,7 @@ def _make(make: Callable[..., Any], folder: Path, fields: Mapping[str, Any]) -> 
     known = inspect.signature(make).parameters
     fixed = {name: value for name, value in (("root", folder), ("download", False)) if name in known}
     try:
-        return make(**{**fixed, **fields})
+        return make(**{**fields, **fixed})
     # What torchvision raises where files are absent or broken differs from class to class.
     except (RuntimeError, OSError, ValueError, TypeError, ImportError) as error:
         raise InputError(

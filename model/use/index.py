@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -139,7 +140,7 @@ def read_vectors(part: IndexPart) -> Vectors | None:
 
 
 def _write_vectors(part: IndexPart, vectors: Vectors) -> None:
-    partial = part.path.with_name(f".{part.path.name}.partial")
+    partial = part.path.with_name(f".{part.path.name}.{os.getpid()}.partial")
     about = json.dumps({"key": part.key, "unreadable": [found.model_dump() for found in vectors.unreadable]})
     tensors = {"features": vectors.features_ND, "rows": torch.tensor(vectors.rows, dtype=torch.int64)}
     with writing(part.path):

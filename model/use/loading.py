@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from model.checkpoint import CONFIG, DONE, load_run, newest_checkpoint, read_done
+from model.checkpoint import CONFIG, DONE, load_run
 from model.clip import CLIP
 from model.errors import InputError
 from model.evaluation.embed import Embedder
@@ -41,8 +41,8 @@ def load_model(path: Path) -> Loaded:
                 f"{path}: a run of the objective {run.config.objective.kind}, which has no features of texts to compare images "
                 "with; name a run of contrastive, bag_of_words_contrastive, convirt or sigmoid"
             )
-        image_px, digest = run.config.model.vision.image_px, _run_sha256(path)
-        embedder = Embedder(objective, run.tokenizer, digest, image_px, device, BATCH)
+        image_px = run.config.model.vision.image_px
+        embedder = Embedder(objective, run.tokenizer, run.model_sha256, image_px, device, BATCH)
         return Loaded(run.config.name, embedder, objective.scale)
     weights, tokenizer = read_weights(path)
     model = CLIP(weights.config)
@@ -55,15 +55,6 @@ def load_model(path: Path) -> Loaded:
 def _is_run(path: Path) -> bool:
     """Hugging Face's folders have a config.json and a tokenizer.json as well."""
     return (path / CONFIG).is_file() and ((path / DONE).is_file() or (path / "checkpoints").is_dir())
-
-
-def _run_sha256(path: Path) -> str:
-    record = read_done(path)
-    if record is None:
-        newest = newest_checkpoint(path)
-        assert newest is not None  # load_run has read it
-        return newest[1].model_sha256
-    return record.model_sha256
 
 
 def _sha256(weights: Weights) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -140,6 +141,10 @@ def export_embeddings(shards: Shards, parts: Sequence[IndexPart], embedder: Embe
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder} is there already; choose another one, or remove it")
+    # Whole or absent: a reader of the files could not tell some of the tars from all of them.
+    partial = folder.with_name(f".{folder.name}.partial")
+    with writing(folder):
+        shutil.rmtree(partial, ignore_errors=True)
     digits = len(str(max(1, len(parts))))
     number = 0
     for part in parts:
@@ -164,11 +169,16 @@ def export_embeddings(shards: Shards, parts: Sequence[IndexPart], embedder: Embe
                 (f"text_emb/text_emb_{ending}.npy", _npy(text_ND)),
                 (f"metadata/metadata_{ending}.parquet", _parquet(columns)),
             ):
-                path = folder / name
+                path = partial / name
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(content)
         number += 1
         say(f"exported {part.shard.file}: {len(hits)} images")
+    with writing(folder):
+        partial.mkdir(parents=True, exist_ok=True)
+        if folder.exists():
+            folder.rmdir()
+        partial.rename(folder)
 
 
 def _npy(values_ND: Tensor) -> bytes:

@@ -13,17 +13,20 @@ import threading
 from collections import OrderedDict
 from importlib.resources import files
 from typing import Annotated, TypeVar
+from urllib.parse import urlsplit
 
 import torch
 import uvicorn
 from fastapi import FastAPI, Request
-from fastapi.responses import HTMLResponse, JSONResponse
+from fastapi.responses import HTMLResponse, JSONResponse, Response
 from PIL import Image, UnidentifiedImageError
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
+from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from torch import Tensor
 
+from model.data.images import FORMATS
 from model.errors import InputError
 from model.evaluation.classifier_file import Classifier, build_classifier
 from model.use.classify import DEFAULT_TEMPLATE
@@ -33,6 +36,7 @@ from model.use.search import query_of_bytes
 HOST = "127.0.0.1"
 MOST_BYTES = 20 * 2**20
 MOST_PIXELS = 50_000_000
+MOST_QUESTION_BYTES = 2 * 2**20  # 1,000 names of 300 characters, escaped
 IMAGES_KEPT = 64
 CLASSIFIERS_KEPT = 64
 HEADERS = {
@@ -96,7 +100,7 @@ class Desk:
 def check_size(data: bytes) -> None:
     """Raises InputError for what is no image, or has more pixels than are decoded here; only its head is read for that."""
     try:
-        with Image.open(io.BytesIO(data)) as picture:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
             width, height = picture.size
     except UnidentifiedImageError as error:
         raise InputError("this file is not an image that can be decoded; drop a JPEG, PNG or WebP") from error
@@ -108,10 +112,26 @@ def check_size(data: bytes) -> None:
         )
 
 
+class OwnPageOnly(BaseHTTPMiddleware):
+    """Refuses what a page of another site asks from within a person's browser, and questions longer than any can be."""
+
+    async def dispatch(self, request: Request, call_next: RequestResponseEndpoint) -> Response:
+        origin = request.headers.get("origin")
+        if origin is not None and urlsplit(origin).netloc != request.headers.get("host"):
+            return JSONResponse({"error": "only the page served here may ask"}, 403, HEADERS)
+        if (
+            request.url.path == "/classes"
+            and int(request.headers.get("content-length") or MOST_BYTES) > MOST_QUESTION_BYTES
+        ):
+            return JSONResponse({"error": "the question is too long; ask for fewer or shorter classes"}, 413, HEADERS)
+        return await call_next(request)
+
+
 def make_app(loaded: Loaded, labels: list[str]) -> FastAPI:
     """The page, and what it asks."""
     app = FastAPI(title="wit serve", openapi_url=None)
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"])
+    app.add_middleware(OwnPageOnly)
     desk = Desk(loaded)
     page = files("model.use").joinpath("templates/serve.html").read_text(encoding="utf-8")
 
