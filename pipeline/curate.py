@@ -28,11 +28,13 @@ class PairVerdictsConfig(Settings):
 def _pair_verdicts(sources: Sequence[UPath], out: Path, config: PairVerdictsConfig) -> Counts:
     """`sources` is one part of RULES, then all buckets of REPEATS."""
     ruled, *repeats = sources
+    (bounds,) = query_rows("part_bounds", config.query, ruled=ruled / RULED_FILE)
     query_to_parquet(
         "pair_verdicts",
         out / VERDICTS_FILE,
         config.query,
         ruled=ruled / RULED_FILE,
+        **bounds,
         copy_numbers=[bucket / COPY_NUMBERS_FILE for bucket in repeats],
         frequent=[bucket / FREQUENT_FILE for bucket in repeats],
         captioned=[bucket / CAPTIONED_FILE for bucket in repeats],
@@ -42,7 +44,7 @@ def _pair_verdicts(sources: Sequence[UPath], out: Path, config: PairVerdictsConf
     return Counts(rows_in=rows_of(ruled / RULED_FILE), rows_kept=judged.rows_kept, dropped=judged.dropped)
 
 
-PAIR_VERDICTS = Stage("pair_verdicts", _pair_verdicts, sql=("pair_verdicts", "drop_counts"), version=2)
+PAIR_VERDICTS = Stage("pair_verdicts", _pair_verdicts, sql=("part_bounds", "pair_verdicts", "drop_counts"), version=2)
 
 
 def rows_of(file: UPath) -> int:

@@ -1,6 +1,7 @@
 -- One row per candidate pair, with the first rule that drops it (null = kept) and the value that decided it.
 -- in   $ruled             parquet of one part, as in ruled_pairs.sql
 --      $copy_numbers      parquet files, one per bucket: place, copy_number, as in copy_numbers.sql
+--      $first_part, $last_part   of $ruled, as in part_bounds.sql: constants, for only by these are row groups passed over
 --      $frequent          parquet files, one per bucket: caption_key, images, as in frequent_captions.sql
 --      $captioned         parquet files, one per bucket: url_key, captions, as in captioned_images.sql
 -- out  part, source, row, pair_id, drop_reason, decided_by; unique on (part, row), in this order
@@ -9,6 +10,12 @@
 with ruled as (
     select *, (part::ubigint << 40) | row::ubigint as place,
     from read_parquet($ruled)
+),
+
+copies as (
+    select place, copy_number,
+    from read_parquet($copy_numbers)
+    where place >= $first_part::ubigint << 40 and place < ($last_part::ubigint + 1) << 40
 )
 
 select
@@ -32,7 +39,7 @@ select
         when captioned.captions is not null then captioned.captions::varchar
     end as decided_by,
 from ruled
-left join read_parquet($copy_numbers) as copy_numbers on ruled.place = copy_numbers.place
+left join copies as copy_numbers on ruled.place = copy_numbers.place
 left join read_parquet($frequent) as frequent on ruled.caption_key = frequent.caption_key
 left join read_parquet($captioned) as captioned on ruled.url_key = captioned.url_key
 order by ruled.part, ruled.row

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from small_runs import ALONE, RESNET, TEXT, TRAIN, go, new_run
 from test_gradients import contrastive, pairs
 
 from model.config import ClipConfig, VitConfig
-from model.data import loader
+from model.data.images import Decoder
 from model.data.loader import Batch
 from model.metrics import LoaderWatch
 from model.objectives.objective import Inputs
@@ -84,13 +85,13 @@ def test_lines_tell_the_share_of_the_peak_where_it_is_known(
 def test_a_slow_loader_is_named_with_the_remedy(
     shards: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def slowly(encoded: bytes) -> object:
+    def slowly(decoder: Decoder, *arguments: Any) -> None:
         time.sleep(0.01)
-        return decode(encoded)
+        fill(decoder, *arguments)
 
-    decode = loader.decode
+    fill = Decoder.fill
     go(ALONE, new_run(tmp_path / "fast", VIT, epochs=8, loader_threads=4), shards)
-    monkeypatch.setattr(loader, "decode", slowly)
+    monkeypatch.setattr(Decoder, "fill", slowly)
     go(ALONE, new_run(tmp_path / "slow", VIT, epochs=8), shards)
     (said,) = (line for line in capsys.readouterr().err.splitlines() if "bottleneck" in line)
     assert said.startswith("the loader is the bottleneck: ") and "train.loader_threads" in said
