@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from model.checkpoint import BEST
+from model.compiling import uncompiled
 from model.metrics import MetricsFile
 from model.saving import save_best
 from model.training import Training
@@ -41,7 +42,7 @@ def end_epoch(training: Training, metrics: MetricsFile | None, captions_cut: int
 
 
 def _validate(training: Training, metrics: MetricsFile | None, epoch: int) -> None:
-    with training.averaged():
+    with training.averaged(), uncompiled():
         result = validate(
             training.objective, training.dataset.val, training.tokenizer, training.config, training.processes
         )
@@ -57,7 +58,7 @@ def _evaluate(training: Training, metrics: MetricsFile | None, epoch: int) -> No
 
     for found in training.sets:
         image_px = training.config.model.vision.image_px
-        with training.averaged():
+        with training.averaged(), uncompiled():
             result = measure_zero_shot(training.objective, found, training.tokenizer, image_px, training.processes)
         note(training, metrics, "evaluation", epoch=epoch, set=found.name, **result)
         training.progress.say(f"epoch {epoch}: zero-shot accuracy on {found.name} {result['top1']:.1%}")

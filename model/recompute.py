@@ -20,14 +20,19 @@ from model.transformer import Block
 BLOCKS = (Block, Bottleneck, nn.TransformerEncoderLayer, nn.TransformerDecoderLayer)
 
 
-def recompute_blocks(model: nn.Module) -> int:
-    """Let the blocks of all towers and decoders compute their activations twice; returns how many there are."""
+def blocks_of(model: nn.Module) -> list[nn.Module]:
+    """The blocks of all towers and decoders."""
     kinds: tuple[type[nn.Module], ...] = BLOCKS
     if any(type(module).__module__.startswith("torchvision.") for module in model.modules()):
         from model.torchvision_tower import BLOCKS as OF_TORCHVISION  # torchvision takes seconds to import
 
         kinds = (*BLOCKS, *OF_TORCHVISION)
-    blocks = [module for module in model.modules() if isinstance(module, kinds)]
+    return [module for module in model.modules() if isinstance(module, kinds)]
+
+
+def recompute_blocks(model: nn.Module) -> int:
+    """Let the blocks of all towers and decoders compute their activations twice; returns how many there are."""
+    blocks = blocks_of(model)
     for block in blocks:
         # Of the instance, not a module around it: names of weights stay those of the official checkpoints.
         setattr(block, "forward", partial(_twice, block, block.forward))  # noqa: B010

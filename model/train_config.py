@@ -54,6 +54,12 @@ class TrainConfig(Settings):
         description="Compute the activations of the towers' blocks again for their gradients, rather than keep them",
         json_schema_extra=OPERATIONAL,
     )
+    compile: bool = Field(
+        False,
+        description="Compile the blocks of towers and decoders for the steps of training (torch.compile); it takes a minute or "
+        "so when a run begins or goes on",
+        json_schema_extra=OPERATIONAL,
+    )
     max_skipped_steps: int = Field(
         10,
         ge=0,

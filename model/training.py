@@ -31,6 +31,7 @@ from model.checkpoint import (
     require_final,
     tell,
 )
+from model.compiling import compile_blocks, require_compiler
 from model.config import PretrainConfig
 from model.data import Dataset, Loader, Order
 from model.data.mixture import MixedOrder, MixedSplit
@@ -165,6 +166,9 @@ def prepare(
         copy_weights(load_start(run_dir, config), objective.towers)
     if config.train.locked != "none":
         objective.lock(config.train.locked)
+    if config.train.compile:
+        processes.together(lambda: require_compiler(processes.device))
+        compile_blocks(objective)
     if config.train.gradient_checkpointing:
         recompute_blocks(objective)
     require_judged(config, dataset, objective)

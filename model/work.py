@@ -10,6 +10,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from model.compiling import uncompiled
 from model.config import Precision
 from model.data import Batch
 from model.objectives.objective import Inputs, Objective
@@ -64,7 +65,7 @@ class Work:
         was_training = self.objective.training
         self.objective.eval()
         # As plain products: torch does not count all kernels of attention.
-        with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        with uncompiled(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
             self.objective(inputs)
         self.objective.train(was_training)
         return int(counter.get_total_flops())
