@@ -60,4 +60,5 @@ def _reads_texts(block: nn.Module) -> bool:
 
 def uncompiled() -> AbstractContextManager[object]:
     """Where blocks run as they are, on inputs whose shapes are not those of a step."""
-    return torch.compiler.set_stance("force_eager")
+    eager: AbstractContextManager[object] = torch.compiler.set_stance("force_eager")
+    return eager
