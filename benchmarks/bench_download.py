@@ -83,6 +83,8 @@ class Server:
                 while (header := await reader.readline()) not in (b"\r\n", b""):
                     keeps = keeps and header.lower() != b"connection: close\r\n"
                 _, kind, number = line.split()[1].decode().rsplit("/", 2) if line.count(b"/") > 2 else ("", "", "0")
+                if not number.isdecimal():  # /.well-known/tdmrep.json
+                    kind, number = "", "0"
                 await self.answer(kind, int(number), writer)
                 if not keeps or kind in ("drip", "endless", "reset"):
                     break
