@@ -10,9 +10,13 @@ os.environ.pop("PREFECT_API_URL", None)
 # Before anything imports torch or NumPy: as many processes as cores run tests, and their idle threads would spin.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import json
+import shutil
+import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -22,10 +26,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 BIN = Path(sys.executable).parent
 SERVER_START_S = 120
+SHARED_VARIABLE = "WIT_TESTS_SHARED"  # names the folder that all processes of one test run share
+SERVER_FILE = "prefect-server.json"
 # Begun first where files are shared out to several processes, so that none of them is left for the end.
 LONG_FILES = (
     "test_walk",
@@ -90,29 +97,59 @@ def end(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Make the folder that the processes of this test run share."""
+    if not hasattr(config, "workerinput"):  # the process that the others are started by, or the only one
+        os.environ[SHARED_VARIABLE] = tempfile.mkdtemp(prefix="wit-tests-")
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """End the Prefect server, if a test wanted one, whichever process had started it."""
+    if hasattr(config, "workerinput"):
+        return
+    shared = Path(os.environ.pop(SHARED_VARIABLE))
+    with suppress(FileNotFoundError, ProcessLookupError):
+        os.kill(json.loads((shared / SERVER_FILE).read_text())["pid"], signal.SIGTERM)
+    shutil.rmtree(shared, ignore_errors=True)  # the server may still write its log
+
+
 @pytest.fixture(scope="session")
-def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectServer]:
-    """A Prefect server (SQLite) for the whole session; nothing is deployed, no worker runs."""
-    home = tmp_path_factory.mktemp("prefect-server")
-    port = free_port()
-    api_url = f"http://127.0.0.1:{port}/api"
-    env = {**os.environ, "PREFECT_HOME": str(home), "PREFECT_API_URL": api_url, "COLUMNS": "200"}
+def prefect_server() -> PrefectServer:
+    """One Prefect server (SQLite) for all processes of the test run: starting one costs 17 s of the processor.
+
+    No worker runs, and what is deployed there is what tests/test_plugin.py deploys.
+    """
+    shared = Path(os.environ[SHARED_VARIABLE])
+    home, told = shared / "prefect-server", shared / SERVER_FILE
+    with FileLock(shared / "prefect-server.lock"):
+        if not told.exists():
+            home.mkdir()
+            told.write_text(json.dumps(_start_server(home)))
+    api_url = json.loads(told.read_text())["api_url"]
+    return PrefectServer(api_url, _server_environment(home) | {"PREFECT_API_URL": api_url})
+
+
+def _server_environment(home: Path) -> dict[str, str]:
+    env = {**os.environ, "PREFECT_HOME": str(home), "COLUMNS": "200"}
     env.pop("PREFECT_PLUGINS_ENABLED")  # pyproject.toml decides, as for a user
-    log = home / "server.log"
+    return env
+
+
+def _start_server(home: Path) -> dict[str, str | int]:
+    port, log = free_port(), home / "server.log"
+    api_url = f"http://127.0.0.1:{port}/api"
     with log.open("wb") as file:
         command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+        env = _server_environment(home)
         process = subprocess.Popen(command, cwd=home, env=env, stdout=file, stderr=subprocess.STDOUT)
-    try:
-        wait_until_open(f"{api_url}/health", process, log)
-        yield PrefectServer(api_url, env)
-    finally:
-        end(process)
+    wait_until_open(f"{api_url}/health", process, log)
+    return {"api_url": api_url, "pid": process.pid}
 
 
 @pytest.fixture(scope="session")
-def prefect_harness() -> Iterator[None]:
-    """Prefect inside this process, on a temporary database: for tests that call flows."""
-    from prefect.testing.utilities import prefect_test_harness
+def prefect_harness(prefect_server: PrefectServer) -> Iterator[None]:
+    """Flows that are called inside this process report to the server of the test run."""
+    from prefect.settings import PREFECT_API_URL, temporary_settings
 
-    with prefect_test_harness(server_startup_timeout=SERVER_START_S):
+    with temporary_settings({PREFECT_API_URL: prefect_server.api_url}):
         yield
