@@ -106,12 +106,10 @@ class DownloadConfig(Settings):
     """Fetching and resizing the images."""
 
     backend: Literal["img2dataset", "native"] = Field(
-        "img2dataset", description="What fetches; docs/download.md says what each of the two does and does not"
+        "native", description="What fetches; docs/download.md says what each of the two does and does not"
     )
     rows_per_part: int = Field(10_000, ge=1, description="URLs of one part, one part is one task")
-    processes: int = Field(
-        1, ge=1, description="Processes of one part; of native: threads that decode", json_schema_extra=SPEED_ONLY
-    )
+    processes: int = Field(1, ge=1, description="Processes of one part; img2dataset only", json_schema_extra=SPEED_ONLY)
     threads: int = Field(32, ge=1, description="Connections of one part", json_schema_extra=SPEED_ONLY)
     timeout_s: float = Field(10.0, gt=0, description="Longest wait for one socket read, in seconds")
     image_deadline_s: float = Field(30.0, gt=0, description="Time for one image, redirects included, in seconds")

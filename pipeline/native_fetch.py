@@ -33,6 +33,7 @@ from pipeline.stored_image import shrink
 PACKING_SHARE = (
     0.2  # so much of a part's time is left for packing and for the end of the process, before it would be killed
 )
+DECODERS = 4  # threads, where there are as many cores
 LATE = "timeout: the part's time was over before its turn"
 FETCHED_SCHEMA = pa.schema(
     [("pair_id", pa.string()), ("key", pa.string()), ("status", pa.string()), ("error_message", pa.string())]
@@ -77,7 +78,7 @@ async def _fetch_all(spec: FetchSpec, pairs_of: dict[str, list[str]], cache: Fet
         for pair_id in pairs_of[url]:
             cache.store(outcome._replace(pair_id=pair_id))
 
-    with ThreadPoolExecutor(spec.config.processes) as decoders:
+    with ThreadPoolExecutor(min(DECODERS, os.cpu_count() or 1)) as decoders:
         async with PoliteFetcher(spec.config, decoders) as fetcher:
             visits = {asyncio.create_task(visit(fetcher, url)): url for url in pairs_of}
             ends_at = spec.ends_at - PACKING_SHARE * spec.config.part_deadline_s

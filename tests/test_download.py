@@ -198,6 +198,7 @@ def server() -> Iterator[str]:
 
 def config(**changes: Any) -> DownloadConfig:
     settings: dict[str, Any] = {
+        "backend": "img2dataset",
         "threads": 16,
         "timeout_s": 2.5,
         "image_deadline_s": 3.0,

@@ -164,21 +164,24 @@ def object_store() -> Iterator[dict[str, str]]:
         server.wait()
 
 
-def test_an_object_store_holds_the_same_shards_and_training_reads_them(
+def test_an_object_store_holds_the_same_samples_whatever_fetched_them_and_training_reads_them(
     walked: Wit, web: TinyWebConfig, prefect_server: PrefectServer, object_store: dict[str, str], tmp_path: Path
 ) -> None:
     wit = Wit(prefect_server, tmp_path / "workspace", **object_store)
     files = s3fs.S3FileSystem(endpoint_url=object_store["AWS_ENDPOINT_URL"], key="any", secret="any")
     bucket = ("--workspace", "s3://wit/space")
-    wit.ok("build-dataset", "tiny", *dataset_options(web), *bucket)
+    build = ["build-dataset", "tiny", *dataset_options(web), "--download.backend", "img2dataset", *bucket]
+    wit.ok(*build)
     root = "wit/space/datasets/tiny/shards/"
     stored = {name.removeprefix(root): files.cat_file(name) for name in files.find(root)}
     del stored["stage.json"]
-    assert stored == shard_bytes(walked.workspace)
-    assert (
-        wit.ok("build-dataset", "tiny", *dataset_options(web), *bucket, "--until", "selection").count("(done before)")
-        == 3
-    )
+    local = shard_bytes(walked.workspace)
+    ours, theirs = (json.loads(folder.pop("manifest.json")) for folder in (local, stored))
+    assert stored == local
+    assert [manifest["config"]["download"].pop("backend") for manifest in (ours, theirs)] == ["native", "img2dataset"]
+    assert theirs.pop("parents") != ours.pop("parents"), "each names what it was made from"
+    assert theirs == ours
+    assert wit.ok(*build, "--until", "selection").count("(done before)") == 3
     url = pq.read_table(walked.workspace / "datasets/tiny/shards/train/samples.parquet")["url"][0].as_py()
     assert "shard     train/" in wit.ok("why", "tiny", url, *bucket)
 
