@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
-from scipy.stats import beta
+from scipy.special import betaincinv
 
 BOOTSTRAP_SAMPLES = 1_000
 SAMPLES_AT_ONCE = 50
@@ -31,8 +31,8 @@ def clopper_pearson(hits: float, trials: float, confidence: float) -> tuple[floa
     if not 0 <= hits <= trials:
         raise ValueError(f"{hits} hits of {trials} trials")
     tail = (1 - confidence) / 2
-    low = float(beta.ppf(tail, hits, trials - hits + 1)) if hits > 0 else 0.0
-    high = float(beta.ppf(1 - tail, hits + 1, trials - hits)) if hits < trials else 1.0
+    low = float(betaincinv(hits, trials - hits + 1, tail)) if hits > 0 else 0.0
+    high = float(betaincinv(hits + 1, trials - hits, 1 - tail)) if hits < trials else 1.0
     return low, high
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import pyarrow.parquet as pq
-from scipy.stats import binom
+from scipy.special import bdtrc
 
 from model.errors import InputError
 from model.evaluation.intervals import Share, share_of
@@ -96,7 +96,7 @@ def overlap_of(
         clean=share_of(sum(clean), len(clean), confidence) if clean else None,
         overlap=share_of(sum(overlap), len(overlap), confidence) if overlap else None,
         gain=None if without is None else every - without,
-        p_value=None if without is None or not overlap else float(binom.sf(sum(overlap) - 1, len(overlap), without)),
+        p_value=None if without is None or not overlap else float(bdtrc(sum(overlap) - 1, len(overlap), without)),
     )
 
 
