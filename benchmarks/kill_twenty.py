@@ -3,10 +3,10 @@
     python -m benchmarks.kill_twenty --images 60 --kills 20 --seed 0
 
 A build is the stages from the download to the shards, run by a process that leads its own session; a kill is SIGKILL to that
-whole group, and what it had started must end by itself. The moments are drawn from the length of the undisturbed build, whose
-start-up is spared by a fork server; a build that ends before its moment is compared and the next begins anew, until all kills
-have hit. Images come from a server that counts: what lay in a cache or in a finished part when the kill came must never be asked
-for again. That holds for `backend: native`; of img2dataset a part in work is fetched anew, so only finished parts are spared.
+whole group, and what it had started must end by itself. Each build is killed once in every stage, at a moment drawn from the time
+that the stage took undisturbed (a stage that ends before is not killed), until all kills have hit. Images come from a server that
+counts: what lay in a cache or in a finished part when the kill came must never be asked for again. That holds for `backend:
+native`; of img2dataset a part in work is fetched anew, so only finished parts are spared.
 """
 
 from __future__ import annotations
@@ -47,6 +47,8 @@ from pipeline.tombstones import TAKEN_DOWN, TakenDownConfig
 
 QUERY = QueryConfig(threads=1)
 PARTS = 2
+STAGES = ("downloads", "facts", "verdicts", "shards")  # folders of a build
+POLL_S = 0.001
 ANSWER_S = 0.03  # so that a kill finds images on their way
 QUIET_S = 120.0  # what was started must have ended by then; a process that imports notices its parent only afterwards
 PRELOADED = ("pipeline.download", "pipeline.images", "pipeline.shards", "pipeline.image_facts", "simplejpeg", "psutil")
@@ -139,11 +141,23 @@ def files(root: Path) -> dict[str, bytes]:
     return {str(file.relative_to(shards)): file.read_bytes() for file in shards.rglob("*.*") if file.name != MARKER}
 
 
-def run(root: Path, limit_s: float | None) -> bool:
-    """Build, or be killed after `limit_s`; returns whether it was. Nothing of it runs afterwards."""
+def run(root: Path, stage: str = "", after_s: float = 0.0) -> tuple[bool, dict[str, float]]:
+    """Build, or be killed `after_s` seconds after the start of `stage`; nothing of it runs afterwards.
+
+    Returns whether it was killed, and for how many seconds each stage was seen in work.
+    """
     process = multiprocessing.get_context("forkserver").Process(target=build, args=(root,))
+    started = time.time()
     process.start()
-    process.join(limit_s)
+    first: dict[str, float] = {}
+    last: dict[str, float] = {}
+    while process.exitcode is None:
+        now, at_work = time.monotonic(), stage_in_work(root, started)
+        first.setdefault(at_work, now)
+        last[at_work] = now
+        if stage in first and now - first[stage] >= after_s:
+            break
+        time.sleep(POLL_S)
     is_killed = process.exitcode is None
     if is_killed:
         assert process.pid is not None
@@ -156,7 +170,7 @@ def run(root: Path, limit_s: float | None) -> bool:
         if time.monotonic() > ends_at:
             raise RuntimeError("what the build had started did not end with it")
         time.sleep(0.02)
-    return is_killed
+    return is_killed, {name: last[name] - first[name] for name in first}
 
 
 def main() -> int:
@@ -178,13 +192,11 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         whole = Path(folder) / "undisturbed"
         write_selection(whole, address, options.images)
-        run(whole, None)  # the first one also waits for the fork server
+        run(whole)  # the first one also waits for the fork server
         expected = files(whole)
         again = Path(folder) / "again"
         write_selection(again, address, options.images)
-        started = time.monotonic()
-        run(again, None)
-        length_s = time.monotonic() - started
+        _, lengths_s = run(again)
         if files(again) != expected:
             raise RuntimeError("two undisturbed builds differ")
         kills, builds, different, twice, during = 0, 0, 0, 0, Counter[str]()
@@ -193,10 +205,14 @@ def main() -> int:
             write_selection(root, address, options.images)
             Counting.asked.clear()
             known: dict[str, int] = {}
-            while run(root, draw.uniform(0, length_s) if kills < options.kills else None):
-                kills += 1
-                during[stage_in_work(root)] += 1
+            for stage in STAGES:
+                if kills == options.kills:
+                    break
+                is_killed, _ = run(root, stage, draw.uniform(0, lengths_s[stage]))
+                kills += is_killed
+                during[stage_in_work(root)] += is_killed
                 known = {pair_id: Counting.asked[paths[pair_id]] for pair_id in settled(root)} | known
+            run(root)
             again_fetched = sum(Counting.asked[paths[pair_id]] > asked for pair_id, asked in known.items())
             is_same = files(root) == expected
             print(
@@ -208,18 +224,27 @@ def main() -> int:
             twice += again_fetched
             different += not is_same
     server.shutdown()
-    where = ", ".join(f"{stage} {count}" for stage, count in sorted(during.items()))
-    print(f"{kills} kills ({where}), {builds} builds of {length_s:.1f} s each undisturbed")
+    where = ", ".join(f"{stage} {count}" for stage, count in sorted((+during).items()))
+    lengths = ", ".join(f"{stage} {lengths_s[stage]:.2f} s" for stage in STAGES)
+    print(f"{kills} kills ({where}), {builds} builds; undisturbed: {lengths}")
     print(f"builds whose shards differ: {different}; images fetched though they were there: {twice}")
     return int(different > 0 or twice > 0)
 
 
-def stage_in_work(root: Path) -> str:
-    """The stage whose scratch folder lies there, else the one before the next."""
-    scratch = sorted(
-        folder.parent.name if folder.name.startswith(".part-") else folder.name for folder in root.glob("**/.*.partial")
-    )
-    return scratch[-1].strip(".").removesuffix(".partial") if scratch else "between"
+def places(root: Path, stage: str) -> list[Path]:
+    """Where the stage, or each part of it, ends up."""
+    parts = [root / stage / f"part-{part:05d}" for part in range(PARTS)]
+    return parts if stage in ("downloads", "facts") else [root / stage]
+
+
+def stage_in_work(root: Path, since: float = 0.0) -> str:
+    """The stage whose scratch folder lies there, and was not left by a build before `since`."""
+    for stage in STAGES:
+        for place in places(root, stage):
+            with suppress(FileNotFoundError):
+                if place.with_name(f".{place.name}.partial").stat().st_mtime > since:
+                    return stage
+    return "between"
 
 
 if __name__ == "__main__":
