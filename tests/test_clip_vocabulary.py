@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from model import clip_vocabulary
 from model.errors import InputError
 from model.tokenizer import Tokenizer
 
-open_clip_tokenizer = pytest.importorskip("open_clip.tokenizer")
+pytestmark = pytest.mark.skipif(find_spec("open_clip") is None, reason="open_clip_torch is not installed")
 
 UGLY = [
     "",
@@ -56,12 +57,18 @@ def official() -> Tokenizer:
 
 
 @pytest.fixture(scope="module")
-def peer() -> Any:
+def open_clip_tokenizer() -> Any:
+    """Imported by who runs these tests, not by all who collect them: it takes seconds."""
+    return pytest.importorskip("open_clip.tokenizer")
+
+
+@pytest.fixture(scope="module")
+def peer(open_clip_tokenizer: Any) -> Any:
     return open_clip_tokenizer.SimpleTokenizer()
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(open_clip_tokenizer: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """CLIP's tokenizer as transformers saves it."""
     transformers = pytest.importorskip("transformers")
     path = Path(open_clip_tokenizer.default_bpe())
@@ -101,7 +108,7 @@ def test_ugly_texts_are_open_clips(official: Tokenizer, peer: Any) -> None:
 
 @settings(max_examples=200, deadline=None)
 @given(text=texts)
-def test_any_text_is_open_clips(text: str, official: Tokenizer, peer: Any) -> None:
+def test_any_text_is_open_clips(text: str, official: Tokenizer, peer: Any, open_clip_tokenizer: Any) -> None:
     if not any(spelled in open_clip_tokenizer._clean_lower(text) for spelled in SPELLED):
         assert official.encode_ids([text])[0] == rows(peer([text]))
 
