@@ -149,7 +149,12 @@ def _start_server(home: Path) -> dict[str, str | int]:
 @pytest.fixture(scope="session")
 def prefect_harness(prefect_server: PrefectServer) -> Iterator[None]:
     """Flows that are called inside this process report to the server of the test run."""
+    from prefect import context
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
-    with temporary_settings({PREFECT_API_URL: prefect_server.api_url}):
+    # For all threads, as Prefect's own test harness does it: one without these settings would start a server of its own.
+    with (
+        temporary_settings({PREFECT_API_URL: prefect_server.api_url}),
+        context._temporary_global_settings_context(context.get_settings_context()),
+    ):
         yield
