@@ -21,6 +21,7 @@ import torch
 from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
+from threadpoolctl import threadpool_limits
 
 from model.evaluation.logistic import TOLERANCE, Regression
 from model.evaluation.probe import Labelled, search_penalty
@@ -131,6 +132,7 @@ def main() -> None:
     parser.add_argument("--shape", default="3000,128,20", help="training images, dimensions, classes")
     images, dimensions, classes = map(int, parser.parse_args().shape.split(","))
     torch.set_num_threads(1)
+    threadpool_limits(1)  # idle threads of NumPy's BLAS spin, which would count as scikit-learn's time
     warnings.simplefilter("ignore", ConvergenceWarning)
     train, val, test = make_images(images, dimensions, classes)
     ours = []

@@ -2,6 +2,8 @@
 
 Axes: P problems, M pairs of steps that are remembered, K the numbers of one problem.
 Each problem has a history, a line search and an end of its own. One that has ended is taken out of the batch.
+The two loops go over the products of the remembered vectors, M x M numbers, instead of the vectors (Chen, Wang and Zhou 2014):
+the vectors are read twice for a direction, once for their products with what is new and once to sum them up.
 """
 
 # ruff: noqa: N815 (a tensor's name ends in its axes)
@@ -53,7 +55,8 @@ class _State:
     scale_P: Tensor
     s_PMK: Tensor
     y_PMK: Tensor
-    rho_PM: Tensor
+    s_y_PMM: Tensor
+    y_hy_PMM: Tensor
     newest_P: Tensor
     direction_PK: Tensor
     slope_P: Tensor
@@ -88,8 +91,9 @@ def minimise(
     state = _start(objective, start_PK, inverse_hessian_PK)
     while len(state.problem_P):
         _advance(objective, state)
-        small_P = gradient_size(state.gradient_PK) <= tolerance
-        small_P &= -state.slope_P <= RELATIVE_DECREASE * state.value_P.abs().clamp(min=NEXT_TO_NOTHING)
+        small_P = -state.slope_P <= RELATIVE_DECREASE * state.value_P.abs().clamp(min=NEXT_TO_NOTHING)
+        if small_P.any():
+            small_P &= gradient_size(state.gradient_PK) <= tolerance
         stalled_P = (state.idle_P > PATIENCE) & ~small_P
         ended_P = small_P | stalled_P | (state.iterations_P >= max_iterations)
         if ended_P.any():
@@ -108,6 +112,7 @@ def _start(objective: Objective, start_PK: Tensor, inverse_hessian_PK: Tensor) -
     value_P, gradient_PK = objective(start_PK, problem_P)
     direction_PK = -inverse_hessian_PK * gradient_PK
     history = (problems, MEMORY, start_PK.shape[1])
+    products_PMM = torch.zeros(problems, MEMORY, MEMORY, dtype=torch.float64, device=device)
     return _State(
         problem_P=problem_P,
         x_PK=start_PK.clone(),
@@ -117,7 +122,8 @@ def _start(objective: Objective, start_PK: Tensor, inverse_hessian_PK: Tensor) -
         scale_P=torch.ones(problems, dtype=start_PK.dtype, device=device),
         s_PMK=torch.zeros(history, dtype=start_PK.dtype, device=device),
         y_PMK=torch.zeros(history, dtype=start_PK.dtype, device=device),
-        rho_PM=torch.zeros(history[:2], dtype=start_PK.dtype, device=device),
+        s_y_PMM=products_PMM,
+        y_hy_PMM=products_PMM.clone(),
         newest_P=torch.zeros_like(problem_P),
         direction_PK=direction_PK,
         slope_P=_dot(gradient_PK, direction_PK),
@@ -134,7 +140,7 @@ def _advance(objective: Objective, state: _State) -> None:
     value_P, gradient_PK = objective(tried_PK, state.problem_P)
     promised_P = state.value_P + SUFFICIENT * state.step_P * state.slope_P
     is_taken_P = value_P <= promised_P + NOISE * state.value_P.abs()
-    _remember(state, tried_PK - state.x_PK, gradient_PK - state.gradient_PK, is_taken_P)
+    s_PK, y_PK = tried_PK - state.x_PK, gradient_PK - state.gradient_PK
     shorter_P = _shorter(state, value_P)
     state.x_PK = torch.where(is_taken_P[:, None], tried_PK, state.x_PK)
     state.gradient_PK = torch.where(is_taken_P[:, None], gradient_PK, state.gradient_PK)
@@ -146,19 +152,27 @@ def _advance(objective: Objective, state: _State) -> None:
     state.mark_P = torch.where(is_lower_P, state.value_P, state.mark_P)
     state.idle_P = torch.where(is_lower_P, 0, state.idle_P + 1)
     # For a problem whose step was shortened nothing has changed, so its direction comes out the same.
-    state.direction_PK = _direction(state)
+    state.direction_PK = _direction(state, *_remember(state, s_PK, y_PK, is_taken_P))
     state.slope_P = _dot(state.gradient_PK, state.direction_PK)
 
 
-def _remember(state: _State, s_PK: Tensor, y_PK: Tensor, is_taken_P: Tensor) -> None:
+def _remember(state: _State, s_PK: Tensor, y_PK: Tensor, is_taken_P: Tensor) -> tuple[Tensor, Tensor]:
+    """Put the new pair in the place of the oldest. Returns the products (P, M) of all s with g, and of all y with H g."""
     curvature_P = (s_PK * y_PK).sum(dim=1)
     row = (is_taken_P & (curvature_P > 0)).nonzero()[:, 0]
     newest = (state.newest_P[row] + 1) % MEMORY
     state.newest_P[row] = newest
     state.s_PMK[row, newest] = s_PK[row]
     state.y_PMK[row, newest] = y_PK[row]
-    state.rho_PM[row, newest] = 1 / curvature_P[row]
-    state.scale_P[row] = curvature_P[row] / (y_PK[row] ** 2 * state.inverse_hessian_PK[row]).sum(dim=1)
+    hy_PK, hg_PK = state.inverse_hessian_PK * y_PK, state.inverse_hessian_PK * state.gradient_PK
+    s_y_PM, s_g_PM = (state.s_PMK @ torch.stack([y_PK, state.gradient_PK], dim=2)).double().unbind(dim=2)
+    y_s_PM, y_hy_PM, y_hg_PM = (state.y_PMK @ torch.stack([s_PK, hy_PK, hg_PK], dim=2)).double().unbind(dim=2)
+    state.s_y_PMM[row, :, newest] = s_y_PM[row]
+    state.s_y_PMM[row, newest, :] = y_s_PM[row]
+    state.y_hy_PMM[row, :, newest] = y_hy_PM[row]
+    state.y_hy_PMM[row, newest, :] = y_hy_PM[row]
+    state.scale_P[row] = curvature_P[row] / y_hy_PM[row, newest].to(curvature_P.dtype)
+    return s_g_PM, y_hg_PM
 
 
 def _shorter(state: _State, value_P: Tensor) -> Tensor:
@@ -168,20 +182,31 @@ def _shorter(state: _State, value_P: Tensor) -> Tensor:
     return torch.where(parabola_P.isfinite(), parabola_P.clamp(0.1 * step_P, 0.5 * step_P), 0.5 * step_P)
 
 
-def _direction(state: _State) -> Tensor:
-    """The two loops of L-BFGS. A place of the history that is still empty has rho = 0 and changes nothing."""
-    row = torch.arange(len(state.problem_P), device=state.problem_P.device)
-    places = [(state.newest_P - back) % MEMORY for back in range(MEMORY)]
-    q_PK, alphas = state.gradient_PK.clone(), []
-    for place in places:
-        alpha_P = state.rho_PM[row, place] * (state.s_PMK[row, place] * q_PK).sum(dim=1)
-        q_PK -= alpha_P[:, None] * state.y_PMK[row, place]
-        alphas.append(alpha_P)
-    q_PK *= state.scale_P[:, None] * state.inverse_hessian_PK
-    for place, alpha_P in zip(reversed(places), reversed(alphas), strict=True):
-        beta_P = state.rho_PM[row, place] * (state.y_PMK[row, place] * q_PK).sum(dim=1)
-        q_PK += (alpha_P - beta_P)[:, None] * state.s_PMK[row, place]
-    return -q_PK
+def _direction(state: _State, s_g_PM: Tensor, y_hg_PM: Tensor) -> Tensor:
+    """The two loops of L-BFGS, each of which solves a triangular system in the shares of the vectors, the newest first."""
+    order_PM = (state.newest_P[:, None] - torch.arange(MEMORY, device=state.newest_P.device)) % MEMORY
+    s_y_PMM = _in_order(state.s_y_PMM, order_PM).tril()
+    curvature_PM = s_y_PMM.diagonal(dim1=1, dim2=2)
+    s_y_PMM = s_y_PMM + torch.diag_embed((curvature_PM == 0).double())  # a place that is still empty changes nothing
+    s_g_PM1 = s_g_PM.gather(1, order_PM)[..., None]
+    alpha_PM1 = torch.linalg.solve_triangular(s_y_PMM, s_g_PM1, upper=False)
+    scale_P1 = state.scale_P[:, None]
+    y_r_PM1 = y_hg_PM.gather(1, order_PM)[..., None] - _in_order(state.y_hy_PMM, order_PM) @ alpha_PM1
+    right_PM1 = curvature_PM[..., None] * alpha_PM1 - scale_P1[..., None] * y_r_PM1
+    share_PM1 = torch.linalg.solve_triangular(s_y_PMM.mT, right_PM1, upper=True)
+    of_y_PK, of_s_PK = (
+        (
+            torch.zeros_like(s_g_PM).scatter(1, order_PM, shares_PM1[..., 0]).to(vectors_PMK.dtype)[:, None]
+            @ vectors_PMK
+        )[:, 0]
+        for shares_PM1, vectors_PMK in ((alpha_PM1, state.y_PMK), (share_PM1, state.s_PMK))
+    )
+    return -(scale_P1 * state.inverse_hessian_PK * (state.gradient_PK - of_y_PK) + of_s_PK)
+
+
+def _in_order(products_PMM: Tensor, order_PM: Tensor) -> Tensor:
+    row_PMM = order_PM[:, :, None].expand(-1, -1, MEMORY)
+    return products_PMM.gather(1, row_PMM).gather(2, row_PMM.mT)
 
 
 def _dot(a_PK: Tensor, b_PK: Tensor) -> Tensor:
