@@ -56,8 +56,9 @@ class Work:
         """Of forward and backward pass of a share, without the loss; what is computed twice counts once."""
         pairs, length = batch.tokens_BL.shape
         if length not in self._of_length:
+            device = next(self.objective.parameters()).device
             one = Inputs(*(part[:1] for part in inputs_of(batch)))
-            self._of_length[length] = FORWARD_AND_BACKWARD * self._forward(one)
+            self._of_length[length] = FORWARD_AND_BACKWARD * self._forward(one.to(device))
         return self._of_length[length] * pairs
 
     @torch.no_grad()
