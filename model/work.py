@@ -8,7 +8,6 @@ from collections.abc import Callable
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
 from model.compiling import uncompiled
 from model.config import Precision
@@ -63,6 +62,8 @@ class Work:
 
     @torch.no_grad()
     def _forward(self, inputs: Inputs) -> int:
+        from torch.utils.flop_counter import FlopCounterMode  # it imports Triton, and a run on a CPU never counts
+
         was_training = self.objective.training
         self.objective.eval()
         # As plain products: torch does not count all kernels of attention.
