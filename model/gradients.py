@@ -36,28 +36,18 @@ def backward(
 ) -> tuple[Tensor, Outputs]:
     """Add the gradients of a share to the parameters; `micro_batch` samples at once, 0 = all.
 
-    `wrapped` is the objective as `Processes.wrap` gives it; the gradients are those of the `scaled` loss. Returns the loss of
-    the share and its outputs, without graphs.
+    `wrapped` is the objective as `Processes.wrap` gives it; the gradients are those of the `scaled` loss. Inputs come to the
+    device as they are needed: of a large share the images alone would fill it. Returns the loss of the share and its outputs,
+    without graphs.
     """
     if not micro_batch or micro_batch >= len(inputs.image_BHWC):
         with autocast(precision, processes.device):
-            outputs: Outputs = wrapped(inputs)
+            outputs: Outputs = wrapped(inputs.to(processes.device))
         loss = objective.loss(outputs, processes)
         scaled(loss).backward()  # type: ignore[no-untyped-call]
         return loss.detach(), _without_graph(outputs)
     pieces = inputs.split(micro_batch)
-    states, parts = [], []
-    with torch.no_grad(), running_statistics_kept(objective):
-        for piece in pieces:
-            states.append(_random_state(processes.device))
-            with autocast(precision, processes.device):
-                parts.append(objective(piece))
-    cached = Outputs(
-        rows=tuple(
-            torch.cat(row_parts).requires_grad_() for row_parts in zip(*(part.rows for part in parts), strict=True)
-        ),
-        shared=tuple(scalar.clone().requires_grad_() for scalar in parts[0].shared),
-    )
+    states, cached = _first_pass(objective, pieces, processes, precision)
     loss = objective.loss(cached, processes)
     scaled(loss).backward()  # type: ignore[no-untyped-call]
     gradients = [
@@ -68,13 +58,30 @@ def backward(
         _set_random_state(processes.device, state)
         with processes.gradients_kept_apart(wrapped, not is_last):
             with autocast(precision, processes.device):
-                outputs = wrapped(piece)
+                outputs = wrapped(piece.to(processes.device))
             # The shared scalars' gradient is that of the whole batch: it counts once.
             shared_gradients = [scalar.grad if is_last else torch.zeros_like(scalar) for scalar in cached.shared]
             paired = zip((*outputs.rows, *outputs.shared), (*row_gradients, *shared_gradients), strict=True)
             flowing = [(tensor, gradient) for tensor, gradient in paired if tensor.requires_grad]
             torch.autograd.backward(*zip(*flowing, strict=True))  # type: ignore[arg-type]
     return loss.detach(), _without_graph(cached)
+
+
+def _first_pass(
+    objective: Objective, pieces: list[Inputs], processes: Processes, precision: Precision
+) -> tuple[list[Tensor], Outputs]:
+    """The state of the random numbers before each piece, and what a loss of all of them is made of, as leaves of its graph."""
+    states, parts = [], []
+    with torch.no_grad(), running_statistics_kept(objective):
+        for piece in pieces:
+            states.append(_random_state(processes.device))
+            with autocast(precision, processes.device):
+                parts.append(objective(piece.to(processes.device)))
+    rows = zip(*(part.rows for part in parts), strict=True)
+    return states, Outputs(
+        rows=tuple(torch.cat(row_parts).requires_grad_() for row_parts in rows),
+        shared=tuple(scalar.clone().requires_grad_() for scalar in parts[0].shared),
+    )
 
 
 def _without_graph(outputs: Outputs) -> Outputs:

@@ -116,14 +116,9 @@ def _backward(training: Training, batch: Batch) -> tuple[Tensor, Outputs]:
 
 
 def inputs_of(training: Training, batch: Batch) -> Inputs:
-    """A batch on the device, with its samples' random numbers."""
-    device = training.processes.device
+    """A batch with its samples' random numbers, where the loader put it."""
     draws_BK = training.order.draws(batch.step, batch.sample_ids, training.objective.draws)
-    return Inputs(
-        image_BHWC=batch.image_BHWC.to(device, non_blocking=True),
-        tokens_BL=batch.tokens_BL.to(device, non_blocking=True),
-        draws_BK=torch.from_numpy(draws_BK).to(device, torch.float32),
-    )
+    return Inputs(batch.image_BHWC, batch.tokens_BL, torch.from_numpy(draws_BK).to(torch.float32))
 
 
 def _seed_step(seed: int, step: int, rank: int) -> None:

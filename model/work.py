@@ -8,7 +8,6 @@ from collections.abc import Callable
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
 from model.compiling import uncompiled
 from model.config import Precision
@@ -56,12 +55,15 @@ class Work:
         """Of forward and backward pass of a share, without the loss; what is computed twice counts once."""
         pairs, length = batch.tokens_BL.shape
         if length not in self._of_length:
+            device = next(self.objective.parameters()).device
             one = Inputs(*(part[:1] for part in inputs_of(batch)))
-            self._of_length[length] = FORWARD_AND_BACKWARD * self._forward(one)
+            self._of_length[length] = FORWARD_AND_BACKWARD * self._forward(one.to(device))
         return self._of_length[length] * pairs
 
     @torch.no_grad()
     def _forward(self, inputs: Inputs) -> int:
+        from torch.utils.flop_counter import FlopCounterMode  # it imports Triton, and a run on a CPU never counts
+
         was_training = self.objective.training
         self.objective.eval()
         # As plain products: torch does not count all kernels of attention.

@@ -61,6 +61,8 @@ def test_help_and_unknown_words(capsys: pytest.CaptureFixture[str]) -> None:
         (["--train.epochs", "0"], "greater than or equal to 1"),
         (["--train.global-batch", "129"], "not divisible by 2 processes"),
         (["--model.vision.heads", "7"], "attention heads"),
+        (["--data.mix", "tiny", "1", "more", "0"], "mix.more Input should be greater than 0"),
+        (["--data.mix", "more", "1"], "data.mix does not name dataset 'tiny'"),
     ],
 )
 def test_a_wrong_field_is_named(options: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -77,6 +79,12 @@ def test_an_objective_is_chosen_by_its_kind(capsys: pytest.CaptureFixture[str]) 
     assert config.objective == MocoConfig(queue=256) and config.train.epochs == 3
     assert cli.run(["pretrain", "tiny", "--objective.kind", "moko"]) == 2
     assert "'bag_of_words', 'captioning'" in capsys.readouterr().err
+
+
+def test_a_mix_is_given_as_names_and_weights() -> None:
+    options = ["--data.mix", "tiny", "1", "s3://bucket/more/", "2.5"]
+    config, _ = cli._configured(recipe("tiny").pretrain, options, "pretrain")
+    assert config.data.mix == {"tiny": 1.0, "s3://bucket/more/": 2.5}
 
 
 def test_lists_that_cannot_be_read(wit: Any, tmp_path: Path) -> None:

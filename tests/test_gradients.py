@@ -16,7 +16,7 @@ from model.config import ClipConfig, PretrainConfig, TrainConfig, VitConfig, dec
 from model.distributed import Processes
 from model.gradients import backward
 from model.objectives.contrastive import Contrastive
-from model.objectives.objective import Inputs, Outputs
+from model.objectives.objective import Inputs, Objective, Outputs
 
 VIT = ClipConfig(embed_dim=16, vision=VitConfig(image_px=32, patch_px=16, width=16, layers=1, heads=2), text=TEXT)
 ALONE = Processes(0, 1, torch.device("cpu"))
@@ -100,7 +100,7 @@ def statistics(objective: nn.Module) -> dict[str, Tensor]:
     return {name: buffer.clone() for name, buffer in objective.named_buffers()}
 
 
-def by_hand(objective: Contrastive, inputs: Inputs, micro_batch: int) -> None:
+def by_hand(objective: Objective, inputs: Inputs, micro_batch: int) -> None:
     """Every piece kept with its graph, one loss over all: what feature caching stands for."""
     outputs = [objective(piece) for piece in inputs.split(micro_batch)]
     rows = tuple(torch.cat(parts) for parts in zip(*(part.rows for part in outputs), strict=True))

@@ -9,15 +9,26 @@ from pathlib import Path
 import pytest
 
 from flows.artifacts import read_metrics
-from flows.pretrain import freeze_config, read_config
+from flows.pretrain import freeze_config, pretrain, read_config
 from flows.recipes import tiny
-from model.config import PretrainConfig, TrainConfig
+from model.config import DataConfig, PretrainConfig, TrainConfig
 from pipeline.errors import InputError
 
 LARGE, SMALL = (
     tiny().pretrain.model_copy(update={"train": tiny().pretrain.train.model_copy(update={"global_batch": batch})})
     for batch in (128, 32)
 )
+
+
+def test_every_data_set_of_a_mix_must_be_there(tmp_path: Path) -> None:
+    (tmp_path / "datasets/tiny/shards").mkdir(parents=True)
+    (tmp_path / "datasets/tiny/shards/manifest.json").write_text("{}")
+    mixed = tiny().pretrain.model_copy(update={"data": DataConfig(mix={"more": 1, "tiny": 2})})
+    with pytest.raises(
+        InputError, match=r"datasets/more/shards: no manifest\.json.*wit build-dataset RECIPE --name more"
+    ):
+        pretrain.fn(mixed, str(tmp_path))
+    assert not (tmp_path / "runs").exists()
 
 
 def test_a_run_that_has_learned_nothing_may_be_configured_anew(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -26,7 +27,7 @@ from model.distributed import Processes
 from model.errors import InputError
 from model.metrics import MetricsFile, Pace, Progress, clock
 from model.step import DivergedError
-from model.train import run
+from model.train import main, run
 
 
 @pytest.fixture(scope="module")
@@ -79,8 +80,8 @@ def test_stopped_and_started_again_gives_the_same_bits(
 def test_a_kill_between_the_last_files_is_mended(
     shards: str, undisturbed: Callable[[int], Path], tmp_path: Path
 ) -> None:
-    folder = new_run(tmp_path / "run")
-    assert run_ranks(1, go, folder, shards) == [True]
+    folder = tmp_path / "run"
+    shutil.copytree(undisturbed(1), folder)
     (folder / "done.json").unlink()
     (folder / "model.safetensors").unlink()
     assert run_ranks(1, go, folder, shards) == [True]
@@ -263,15 +264,14 @@ def command(folder: Path, shards: str) -> list[str]:
 
 
 def test_torchrun_stopped_by_a_signal_goes_on_by_the_same_command(shards: str, tmp_path: Path) -> None:
-    folder = new_run(
-        tmp_path / "run", epochs=60, log_every_steps=10, checkpoint_every_steps=10_000, validate_every_epochs=60
-    )
+    settings = {"epochs": 20, "log_every_steps": 10, "validate_every_epochs": 20}
+    folder = new_run(tmp_path / "run", checkpoint_every_steps=10_000, **settings)
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     with subprocess.Popen(command(folder, shards), stderr=subprocess.PIPE, text=True, env=environment) as process:
         assert process.stderr is not None
         for line in process.stderr:
             if re.match(
-                r"step \d+/240 loss \d+\.\d+ [\d,]+ samples/s eta \d+:\d\d, \d+% waiting for data, \d+\.\d GB\n", line
+                r"step \d+/80 loss \d+\.\d+ [\d,]+ samples/s eta \d+:\d\d, \d+% waiting for data, \d+\.\d GB\n", line
             ):
                 process.send_signal(signal.SIGTERM)
                 break
@@ -281,22 +281,28 @@ def test_torchrun_stopped_by_a_signal_goes_on_by_the_same_command(shards: str, t
     assert read_done(folder) is None and newest_checkpoint(folder)[1].step == int(match[1])  # type: ignore[index]
     again = subprocess.run(command(folder, shards), stderr=subprocess.PIPE, text=True, env=environment, check=False)
     assert again.returncode == 0 and f"resumed at step {match[1]}" in again.stderr
-    straight = new_run(tmp_path / "straight", epochs=60, log_every_steps=10, validate_every_epochs=60)
+    straight = new_run(tmp_path / "straight", **settings)
     assert run_ranks(2, go, straight, shards) == [True, True]
     assert_same_run(folder, straight)
 
 
-def test_an_error_is_one_line_and_exit_code_2(shards: str, tmp_path: Path) -> None:
+def test_an_error_is_one_line_and_exit_code_2(
+    shards: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     folder = new_run(tmp_path / "run", global_batch=1000)
-    process = subprocess.run(
-        [sys.executable, "-m", "model.train", str(folder), "--shards", shards],
-        stderr=subprocess.PIPE,
-        text=True,
-        check=False,
-    )
-    assert process.returncode == 2
-    assert process.stderr.startswith("error: the training split has 52 samples, fewer than one global batch of 1000; ")
-    assert process.stderr.count("\n") == 1
+    monkeypatch.setattr(sys, "argv", ["model.train", str(folder), "--shards", shards])
+    monkeypatch.setenv("TOKENIZERS_PARALLELISM", "false")
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        with pytest.raises(SystemExit) as ended:
+            main()
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    assert ended.value.code == 2
+    told = capfd.readouterr().err
+    assert told.startswith("error: the training split has 52 samples, fewer than one global batch of 1000; ")
+    assert told.count("\n") == 1
 
 
 # --- metrics and progress ---------------------------------------------------------------------------------------------

@@ -164,7 +164,7 @@ def object_store() -> Iterator[dict[str, str]]:
         server.wait()
 
 
-def test_an_object_store_holds_the_same_samples_whatever_fetched_them_and_training_reads_them(
+def test_an_object_store_holds_the_same_samples_whatever_fetched_them_and_training_mixes_them_with_others(
     walked: Wit, web: TinyWebConfig, prefect_server: PrefectServer, object_store: dict[str, str], tmp_path: Path
 ) -> None:
     wit = Wit(prefect_server, tmp_path / "workspace", **object_store)
@@ -185,8 +185,13 @@ def test_an_object_store_holds_the_same_samples_whatever_fetched_them_and_traini
     url = pq.read_table(walked.workspace / "datasets/tiny/shards/train/samples.parquet")["url"][0].as_py()
     assert "shard     train/" in wit.ok("why", "tiny", url, *bucket)
 
-    wit.ok("pretrain", "tiny", "--dataset", f"s3://{root}", "--train.epochs", "1", "--train.global-batch", "32")
+    near, far = str(walked.workspace / "datasets/tiny/shards"), f"s3://{root}"
+    mixed = ("--dataset", far, "--data.mix", near, "1", far, "1")
+    wit.ok("pretrain", "tiny", *mixed, "--train.epochs", "1", "--train.global-batch", "32")
     assert (wit.workspace / "runs/tiny/model.safetensors").is_file()
+    lines = [json.loads(line) for line in (wit.workspace / "runs/tiny/metrics.jsonl").read_text().splitlines()]
+    of_step = [line["samples_of"] for line in lines if line["kind"] == "train"]
+    assert of_step and all(of.keys() == {near, far} and sum(of.values()) == 32 for of in of_step)
 
     with files.open("wit/list.parquet", "wb") as file:
         pq.write_table(pa.table({"url": ["http://example.org/a.jpg"], "caption": ["a dog runs on the beach"]}), file)

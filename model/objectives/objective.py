@@ -31,6 +31,10 @@ class Inputs(NamedTuple):
     tokens_BL: Tensor
     draws_BK: Tensor  # in [0, 1), the same for a sample in an epoch wherever and however often it is computed
 
+    def to(self, device: torch.device) -> Inputs:
+        """The same on a device; from pinned memory without waiting for it."""
+        return Inputs(*(part.to(device, non_blocking=True) for part in self))
+
     def split(self, size: int) -> list[Inputs]:
         """The same in pieces of `size` samples."""
         return [Inputs(*parts) for parts in zip(*(torch.split(part, size) for part in self), strict=True)]
