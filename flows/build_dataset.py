@@ -38,7 +38,7 @@ from pipeline.config import BuildDatasetConfig
 from pipeline.errors import InputError
 from pipeline.settings import Settings
 from pipeline.sources.config import SourceConfig
-from pipeline.stage import Stage, StageResult, prune_parts, read_record
+from pipeline.stage import Stage, StageResult, prune_parts
 from pipeline.tiny_web.config import TinyWebConfig
 
 
@@ -70,6 +70,8 @@ def build_dataset(
     data = space.dataset(config.name)
     funnel = Funnel()
     with only_writer(data.root), sources_served(config, space) as config:
+        if config.queries.query_list:
+            space.finished_query_list(config.queries.query_list)
         require_evaluation_sets(config, space)
         require_scores(config)
         require_face_boxes(config)
@@ -84,7 +86,12 @@ def build_dataset(
         funnel.add("selection", [selected])
         if not selected.counts.rows_kept:
             finish(config, funnel, selected)
-            raise InputError(f"no pair is left to download: {funnel.summary()}. Loosen the rule that drops most")
+            remedy = (
+                "Loosen the rule that drops most"
+                if any(part.counts.rows_in for part in rows)
+                else "Name a source that holds some"
+            )
+            raise InputError(f"no pair is left to download: {funnel.summary()}. {remedy}")
         if until == "selection":
             describe_dataset(config, verdicts, pairs, balanced, [], funnel, data)
             return finish(config, funnel, selected)
@@ -262,12 +269,7 @@ def balance_pairs(
             prune_parts(data.whole(stage), [])
         return Balanced()
     match, balance = config.queries.match, config.queries.balance
-    queries = space.query_list(config.queries.query_list)
-    if read_record(queries) is None:
-        raise InputError(
-            f"queries.query_list: {queries} is no finished query list; make one with wit build-queries --name "
-            f"{config.queries.query_list}, or give the path of its folder"
-        )
+    queries = space.finished_query_list(config.queries.query_list)
     index = run_whole("query index", partial(QUERY_INDEX.run, [queries], data.whole("query_index"), match))
     both = zip(verdicts, pairs, strict=True)
     captions = run_stage("captions", KEPT_CAPTIONS, [(folders(parts), match) for parts in both], data, "captions")

@@ -217,8 +217,6 @@ def outcomes_by_source(queries: UPath, config: QueryListConfig) -> dict[str, Cou
 def _require_file(path: str, field: str) -> None:
     if is_remote(path):
         return  # the task that reads it asks the server
-    if UPath(path).is_dir():
-        raise InputError(f"{path}: is a folder; name its files in {field}, such as {path.rstrip('/')}/*")
     if not UPath(path).exists():
         raise InputError(f"{path}: no such file; check {field}")
 

@@ -23,7 +23,7 @@ quiet_environment()
 import tyro  # noqa: E402 -- Prefect reads its settings at import, and tyro's configurations import it
 from pydantic import BaseModel, ValidationError  # noqa: E402
 
-from flows import use_commands  # noqa: E402
+from flows import temporary_server, use_commands  # noqa: E402
 from flows.recipes import RECIPES, Recipe, recipe  # noqa: E402
 from model.config import PretrainConfig, objective_named  # noqa: E402
 from pipeline.errors import InputError, WorkError  # noqa: E402
@@ -145,11 +145,12 @@ class WorkspaceOption:
 
 
 def _recipe_and_options(arguments: list[str], command: str) -> tuple[Recipe, list[str]]:
-    """The recipe named first, `tiny` if the first argument is an option already."""
+    """The recipe named first. Raises InputError if none is; to one who asks for help the options of `tiny` are shown."""
     if arguments and not arguments[0].startswith("-"):
         return recipe(arguments[0]), arguments[1:]
-    if arguments and arguments[0] in ("-h", "--help"):
-        print(f"usage: wit {command} RECIPE [options]; recipes: {', '.join(RECIPES)}. The options of `tiny`:\n")
+    if not {"-h", "--help"} & {*arguments}:
+        raise InputError(f"give a recipe first: wit {command} tiny; wit recipes tells what there is")
+    print(f"usage: wit {command} RECIPE [options]; recipes: {', '.join(RECIPES)}. The options of `tiny`:\n")
     return recipe("tiny"), arguments
 
 
@@ -186,7 +187,8 @@ def _run_flow(command: str, pick: Callable[[Recipe], Any]) -> Callable[[list[str
         name = command.replace("-", "_")
         flow = getattr(import_module(f"flows.{name}"), name)
         quiet_engine()
-        print(flow(config, **others))
+        with temporary_server.server():
+            print(flow(config, **others))
 
     return run_command
 
@@ -199,7 +201,8 @@ def _build_queries(arguments: list[str]) -> None:
     default = BuildQueriesConfig(name=arguments[0]) if named else DEFAULT
     config, others = _configured(default, arguments[named:], "build-queries", "[NAME]")
     quiet_engine()
-    print(build_queries(config, **others))
+    with temporary_server.server():
+        print(build_queries(config, **others))
 
 
 def _demo(arguments: list[str]) -> None:

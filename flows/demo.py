@@ -72,15 +72,18 @@ def _watchable(port: int) -> Iterator[None]:
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
     from flows.stack import port_problem, running_server
+    from flows.temporary_server import server
 
     if port == 0:
-        yield
+        with server():
+            yield
     elif PREFECT_API_URL.value():
         print(f"Watch it in Prefect's UI: {PREFECT_API_URL.value().removesuffix('/api')}\n", flush=True)
         yield
     elif problem := port_problem(port):
         print(f"(Port {port}: {problem}; no UI this time. wit demo --ui-port {port + 1} gives one.)\n", flush=True)
-        yield
+        with server():
+            yield
     else:
         with running_server(port) as api_url, temporary_settings({PREFECT_API_URL: api_url}):
             print(f"Watch it in Prefect's UI: {api_url.removesuffix('/api')}\n", flush=True)

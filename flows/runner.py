@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import threading
+from multiprocessing import parent_process
 from typing import Any, Self, cast
 
 from prefect.client.orchestration import get_client
@@ -37,6 +39,21 @@ class ProcessRunner(ProcessPoolTaskRunner):
             os.environ[SERVER_VARIABLE] = self._url_before
 
 
+def begin_worker() -> None:
+    """What a process of the pool does first: it is to end when the flow's process does, however that ends.
+
+    Left alone it would write its part to the end and wait for ever, beside the same command that was begun again.
+    """
+    quiet_engine()
+    threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    if parent := parent_process():
+        parent.join()
+        os._exit(1)
+
+
 def part_runner() -> TaskRunner[PrefectFuture[Any]]:
     """The task runner that $WIT_RUNNER names: threads (the default), processes or ray; $WIT_PARTS_AT_ONCE parts at once.
 
@@ -51,7 +68,7 @@ def part_runner() -> TaskRunner[PrefectFuture[Any]]:
     if kind == "threads":
         runner = ThreadPoolTaskRunner(max_workers=int(width or THREADS))
     elif kind == "processes":
-        runner = ProcessRunner(max_workers=int(width or os.cpu_count() or 1), initializer=quiet_engine)
+        runner = ProcessRunner(max_workers=int(width or os.cpu_count() or 1), initializer=begin_worker)
     elif kind == "ray":
         runner = _ray_runner(int(width) if width else None)
     else:

@@ -40,7 +40,8 @@ def _take_down(space: Workspace, data: DatasetFolders, query: QueryConfig) -> Ta
     verdicts, selected, shards = data.whole("image_verdicts"), data.whole("selected"), data.shards
     if any(read_record(folder) is None for folder in (verdicts, selected, shards)):
         raise InputError(
-            f"{data.root}: no finished data set of that name; run wit build-dataset, which obeys the tombstones"
+            f"{data.root}: no finished data set of that name, so nothing is taken out of one. The tombstones are in "
+            f"{space.tombstones}, and every wit build-dataset in this workspace obeys them"
         )
     sources = [verdicts, selected, space.tombstones]
     taken_down = TAKEN_DOWN.run(sources, data.whole("taken_down"), TakenDownConfig(query=query))

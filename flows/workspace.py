@@ -131,6 +131,16 @@ class Workspace:
         """Folder with the queries.parquet of a list given by name, or by path if it holds a slash."""
         return UPath(name) if "/" in name else self.query_list_folders(name).queries
 
+    def finished_query_list(self, name: str) -> UPath:
+        """The same, of a list that is whole. Raises InputError if there is none."""
+        folder = self.query_list(name)
+        if read_record(folder) is None:
+            remedy = (
+                "check the path" if "/" in name else f"make it: wit build-queries {name}, or give the path of a folder"
+            )
+            raise InputError(f"queries.query_list: {folder} is no finished query list; {remedy}")
+        return folder
+
     def run(self, run: str) -> Path:
         """Folder of a training run given by name, or by path if it holds a slash."""
         return Path(run) if "/" in run else self._local("runs") / run

@@ -106,8 +106,9 @@ def test_a_wanted_size_decides_the_threshold(workspace: Path) -> None:
 
 
 def test_a_query_list_that_is_not_there_is_named(workspace: Path) -> None:
-    with pytest.raises(InputError, match=r"plants.* wit build-queries --name plants"):
+    with pytest.raises(InputError, match=r"plants.* wit build-queries plants"):
         selected(workspace, "lost", BalanceConfig(), query_list="plants")
+    assert not Workspace.at(str(workspace)).dataset("lost").root.exists(), "it was asked for before any work"
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import re
-import shlex
 import socket
 from pathlib import Path
 from typing import Any
@@ -14,11 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from flows import cli
-from flows.recipes import RECIPES, recipe
+from flows.recipes import recipe
 from model.config import MocoConfig
-from pipeline.queries.config import BuildQueriesConfig
-
-CHECKOUT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture
@@ -143,46 +139,3 @@ def test_a_full_disk_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch, capsys
     monkeypatch.setitem(cli.COMMANDS, "recipes", write)
     assert cli.run(["recipes"]) == 1
     assert "No space left" in capsys.readouterr().err
-
-
-def readme_commands() -> list[str]:
-    text = (CHECKOUT / "README.md").read_text(encoding="utf-8")
-    blocks = re.findall(r"```console\n(.*?)```", text, re.DOTALL)
-    return [
-        line[2:].split("  #")[0].strip() for block in blocks for line in block.splitlines() if line.startswith("$ ")
-    ]
-
-
-@pytest.mark.parametrize("command", [line for line in readme_commands() if line.startswith("wit ")])
-def test_every_wit_command_of_the_readme_is_understood(command: str) -> None:
-    """What the flows then do is tests/test_walk.py; here the words must mean a valid configuration."""
-    words = shlex.split(command)[1:]
-    assert words[0] in cli.COMMANDS
-    asked = ("classify", "search", "embed", "serve")  # tests/test_use_commands.py
-    if words[0] in ("recipes", "why", "card", "verify", "takedown", "tiny-web", *asked):
-        return
-    if words[0] == "build-queries":
-        queries, _ = cli._configured(BuildQueriesConfig(name=words[1]), words[2:], words[0])
-        assert queries.name == words[1]
-        return
-    assert words[1] in RECIPES
-    pick = {"build-dataset": "dataset", "pretrain": "pretrain", "evaluate": "evaluate"}.get(words[0])
-    recipe = RECIPES[words[1]]()
-    default = getattr(recipe, pick) if pick else recipe
-    config, _ = cli._configured(default, words[2:], words[0])
-    assert type(config) is type(default)
-
-
-def test_the_other_commands_of_the_readme_exist() -> None:
-    makefile = (CHECKOUT / "Makefile").read_text(encoding="utf-8")
-    flows = {"build-dataset", "pretrain", "evaluate"}
-    for command in readme_commands():
-        words = shlex.split(command)
-        if words[0] == "make":
-            assert re.search(rf"^{words[1]}:", makefile, re.MULTILINE), command
-        elif words[0] == "prefect":
-            assert words[:3] == ["prefect", "deployment", "run"] and words[3] in flows, command
-        elif words[0] == "cp":
-            assert (CHECKOUT / words[1]).exists(), command
-        else:
-            assert words[0] in ("wit", "source", "docker"), command

@@ -780,6 +780,18 @@ def test_a_wholly_unreadable_file_fails_with_its_name(tmp_path: Path) -> None:
         COMMON_CRAWL.run([], UPath(tmp_path / "out"), part)
 
 
+@pytest.mark.parametrize(("kind", "other"), [("wat", "warc"), ("warc", "wat")])
+def test_a_file_of_the_other_kind_is_not_taken_for_an_empty_one(kind: str, other: str, tmp_path: Path) -> None:
+    remarks = member("metadata", SITE, b"fetchTimeMs: 12\r\n", "application/warc-fields")
+    page = b'<img src="/a.jpg" alt="A red boat">'
+    members = {"warc": [request(SITE), response(SITE, page), remarks], "wat": [good(1)]}
+    with pytest.raises(
+        InputError, match=rf"none of a {kind.upper()} file; .* set source\.common_crawl\.kind to {other}"
+    ):
+        extract_members(members[other], tmp_path, kind)
+    assert len(extract_members(members[kind], tmp_path, kind)[0]) == 1
+
+
 def test_many_pages_come_in_batches_and_in_order(tmp_path: Path) -> None:
     pages = [
         wat_value(SITE, [img(f"{page}/{number}.jpg", alt=f"{page} {number}") for number in range(500)])

@@ -175,7 +175,14 @@ def test_data_urls_are_cut(tmp_path: Path) -> None:
         ("a.jsonl", '{"url": 1}\n', {}, r"a\.jsonl: has no column 'caption', it has 'url'"),
         ("a.jsonl", '{"url": "1", "caption": ""}\n', {"page_url_column": "p"}, r"no column 'p'.*page_url_column"),
         ("a.csv", "", {}, r"a\.csv: is empty; remove it from source\.url_list\.paths"),
-        ("a.csv", "url,caption\n", {}, r"a\.csv: holds no row"),
+        ("a.csv", "url;caption\n1;2\n", {}, r"it has 'url;caption'; set .* A CSV file has commas between its columns"),
+        (
+            "a.tsv",
+            "http://h/1.jpg\tA cat\n",
+            {},
+            r"its columns, and their names in its first line or in .*column_names",
+        ),
+        ("a.csv", "url,caption\n", {}, r"a\.csv: holds no row; remove it from source\.url_list\.paths"),
         ("a.csv", "url,caption\n1\n", {}, r"holds no row that can be read \(1 ragged_row\)"),
         ("a.jsonl", "", {}, r"holds no row"),
         ("a.parquet", "no parquet", {}, r"a\.parquet: cannot be read: .*source\.url_list\.format"),
@@ -214,6 +221,12 @@ def test_what_cannot_be_planned_is_said(tmp_path: Path) -> None:
         plan(UrlListConfig())
     with pytest.raises(InputError, match=r"none\.csv: no such file"):
         plan(UrlListConfig(paths=(str(tmp_path / "none.csv"),)))
+    (tmp_path / "lists").mkdir()
+    for path in (tmp_path / "lists", tmp_path / "list*"):
+        with pytest.raises(
+            InputError, match=r"/lists: is a folder; name its files in .*list\.paths, such as '.*/lists/\*'"
+        ):
+            plan(UrlListConfig(paths=(str(path),)))
     with pytest.raises(InputError, match=r"\*\.csv: matches no file"):
         plan(UrlListConfig(paths=(str(tmp_path / "*.csv"),)))
     empty = write_parquet(
@@ -261,7 +274,7 @@ def test_a_store_that_cannot_be_asked_is_told(tmp_path: Path, monkeypatch: pytes
         (refused, "cannot be fetched: Cannot connect to host .*; check the network"),
         ("s3://bucket/a.csv", "cannot be fetched: Unable to locate credentials; check the network, the credentials"),
         ("s3://bucket/*.csv", "cannot be fetched: Unable to locate credentials; check the network, the credentials"),
-        (str(tmp_path), ".*Is a directory.*; name a file"),
+        (str(tmp_path), "is a folder; name its files in source.url_list.paths, such as"),
     ]:
         with pytest.raises(InputError, match=f"^{re.escape(path)}: {message}"):
             plan(UrlListConfig(paths=(path,), format="csv"))

@@ -115,7 +115,10 @@ COMMON_CRAWL = Stage("common_crawl", read_common_crawl)
 def _pages(file: IO[bytes], name: str, part: CommonCrawlPart, losses: Losses) -> Iterator[ArchivePage]:
     kind = WarcRecordType.metadata if part.kind == "wat" else WarcRecordType.response
     token = part.user_agent_token.lower()
+    is_of_kind = False
     for record in read_records(file, kind, part.max_record_bytes, losses):
+        # A WARC has records of metadata as well, which are no JSON.
+        is_of_kind = is_of_kind or part.kind == "warc" or record.body.startswith(b"{")
         try:
             page = read_wat(record, token) if part.kind == "wat" else read_response(record, name, token)
         except PageError as error:
@@ -123,6 +126,12 @@ def _pages(file: IO[bytes], name: str, part: CommonCrawlPart, losses: Losses) ->
             continue
         if page is not None:
             yield page
+    if not is_of_kind and not losses.counts:
+        other = "wat" if part.kind == "warc" else "warc"
+        raise InputError(
+            f"{part.path}: holds records, but none of a {part.kind.upper()} file; if it is a {other.upper()} file, set "
+            f"source.common_crawl.kind to {other}"
+        )
 
 
 def _batches(pages: Iterator[ArchivePage]) -> Iterator[list[ArchivePage]]:

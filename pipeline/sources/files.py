@@ -14,6 +14,7 @@ from typing import IO, Any
 
 import fsspec
 import pyarrow as pa
+from upath import UPath
 
 from pipeline.errors import InputError, UnreachableError
 
@@ -25,16 +26,21 @@ REMEDY = "it may be cut short or damaged, or not be of the format that its name 
 def expand(pattern: str, field: str) -> list[str]:
     """The files that a path with `*` matches, sorted; the path itself without one. `field` is the setting it is of.
 
-    Raises InputError if there is none, or the protocol is unknown or needs what is not installed.
+    Raises InputError if there is none, one is a folder of this machine, or the protocol is unknown or needs what is not
+    installed.
     """
     filesystem, inner = _located(pattern, field)
-    if "*" not in pattern:
-        return [pattern]
-    with readable(pattern, field):
-        found = sorted(filesystem.unstrip_protocol(path) for path in filesystem.glob(inner))
-    if not found:
-        raise InputError(f"{pattern}: matches no file; check {field}")
-    return [path.removeprefix("file://") for path in found]
+    paths = [pattern]
+    if "*" in pattern:
+        with readable(pattern, field):
+            found = sorted(filesystem.unstrip_protocol(path) for path in filesystem.glob(inner))
+        if not found:
+            raise InputError(f"{pattern}: matches no file; check {field}")
+        paths = [path.removeprefix("file://") for path in found]
+    for path in paths:
+        if not is_remote(path) and UPath(path).is_dir():
+            raise InputError(f"{path}: is a folder; name its files in {field}, such as '{path.rstrip('/')}/*'")
+    return paths
 
 
 def is_remote(path: str) -> bool:

@@ -41,6 +41,11 @@ FORMATS_OF_ENDINGS: dict[str, Format] = {
     ".ndjson": "jsonl",
 }
 DELIMITERS: dict[Format, str] = {"csv": ",", "tsv": "\t"}
+_HEADERS: dict[Format, str] = {
+    name: f". A {name.upper()} file has {separators} between its columns, and their names in its first line or in "
+    "source.url_list.column_names"
+    for name, separators in (("csv", "commas"), ("tsv", "tabs"))
+}
 COMPRESSED_ENDINGS = frozenset((".gz", ".bz2", ".xz", ".zst"))  # of text files; Parquet is compressed within
 FIELD = "source.url_list.paths"
 DAMAGE = "it may be cut short, damaged, or of another format than its name tells; mend it, set source.url_list.format"
@@ -110,9 +115,8 @@ def read_url_list(sources: Sequence[UPath], out: Path, part: UrlListPart) -> Cou
         for batch in reader(part, tally):
             writer.append(_columns(batch, part, mended))
     if writer.rows == 0:
-        raise InputError(
-            f"{part.path}: holds no row that can be read ({_told(tally)}); remove it from the list or mend it"
-        )
+        unread = f" that can be read ({_told(tally)})" if tally else ""
+        raise InputError(f"{part.path}: holds no row{unread}; remove it from {FIELD} or mend it")
     if tally or mended:
         log.warning("%s: %d rows; dropped: %s; values mended: %s", part.path, writer.rows, _told(tally), _told(mended))
     return Counts(rows_in=writer.rows + tally.total(), rows_kept=writer.rows, dropped=dict(sorted(tally.items())))
@@ -206,7 +210,10 @@ def _check_columns(part: UrlListPart, present: Sequence[str]) -> None:
     for field, column in named.items():
         if column and column not in present:
             names = ", ".join(map(repr, present))
-            raise InputError(f"{part.path}: has no column {column!r}, it has {names}; set source.url_list.{field}")
+            raise InputError(
+                f"{part.path}: has no column {column!r}, it has {names}; set source.url_list.{field}"
+                + _HEADERS.get(part.format, "")
+            )
         if column and present.count(column) > 1:
             raise InputError(
                 f"{part.path}: has {present.count(column)} columns {column!r}; rename all but the one that is meant, "

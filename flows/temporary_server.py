@@ -1,0 +1,75 @@
+"""Prefect's server for the length of one command, where none is configured.
+
+Prefect would start one by itself. But that one outlives a `kill -9` of the command, and to start it the command has to load the
+whole server too, which takes seconds.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+
+from flows.launcher import die_with_parent
+from pipeline.errors import WorkError
+
+HOST = "127.0.0.1"
+
+
+@contextmanager
+def server() -> Iterator[None]:
+    """Let Prefect report to the server that is configured, or else to one that ends with the block, or with this process.
+
+    Call it from the main thread, as the launcher. Raises WorkError if the server does not start.
+    """
+    from prefect.logging.handlers import APILogHandler
+    from prefect.settings import PREFECT_API_URL, PREFECT_UI_URL, temporary_settings
+
+    from flows.worker import end_process
+
+    if PREFECT_API_URL.value():
+        yield
+        return
+    process = subprocess.Popen(
+        [sys.executable, "-m", "flows.temporary_server"],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        process_group=0,  # the terminal's Ctrl-C is for this process, which has yet to report how it ended
+        preexec_fn=partial(die_with_parent, os.getpid()),
+    )
+    assert process.stdout is not None
+    try:
+        port = process.stdout.readline().decode().strip()
+        if not port:
+            raise WorkError("Prefect's server did not start; what it said is above")
+        # Without an address of its UI, which it does not have, no link to it is shown.
+        with temporary_settings({PREFECT_API_URL: f"http://{HOST}:{port}/api", PREFECT_UI_URL: ""}):
+            yield
+            APILogHandler().flush()  # before the server that the last lines go to is gone
+    finally:
+        end_process(process)
+        process.stdout.close()
+
+
+def main() -> None:
+    """Serve on a port of the kernel's choice, which is told on stdout when the server is ready."""
+    import uvicorn
+    from prefect.server.api.server import create_app
+
+    class Server(uvicorn.Server):
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
+            print(listener.getsockname()[1], flush=True)
+
+    with socket.socket() as listener:
+        listener.bind((HOST, 0))
+        app = create_app(ephemeral=True, final=True)
+        Server(uvicorn.Config(app, log_level="error", lifespan="on")).run([listener])
+
+
+if __name__ == "__main__":
+    main()
