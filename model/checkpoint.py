@@ -30,6 +30,7 @@ from model.errors import InputError
 from model.files import sha256_file, to_disk, write_text, writing
 from model.objectives.build import build_objective
 from model.objectives.objective import Objective
+from model.parts import whole
 from model.tokenizer import Tokenizer
 
 CONFIG = "config.json"
@@ -172,8 +173,15 @@ def load_checkpoint(folder: Path, objective: Objective) -> dict[str, Any]:
 def save_final(
     run_dir: Path, model: nn.Module, steps: int, samples_seen: int, loss: float | None, run_fingerprint: str
 ) -> DoneRecord:
+    """As `save_weights`, of a model that this process has whole."""
+    return save_weights(run_dir, weights_of(model), steps, samples_seen, loss, run_fingerprint)
+
+
+def save_weights(
+    run_dir: Path, weights: dict[str, Tensor], steps: int, samples_seen: int, loss: float | None, run_fingerprint: str
+) -> DoneRecord:
     """Write the finished model, then `done.json`. Raises InputError if they cannot be written."""
-    partial, weights = run_dir / f".{MODEL}.partial", weights_of(model)
+    partial = run_dir / f".{MODEL}.partial"
     with writing(run_dir / MODEL):
         save_file(weights, partial)
         to_disk(partial)
@@ -243,11 +251,17 @@ def _require_whole(path: Path, sha256: str) -> None:
         raise InputError(f"{path} is damaged: its sha256 is not the one that was recorded")
 
 
-def weights_of(model: nn.Module) -> dict[str, Tensor]:
-    """By the names of the official checkpoints; what an objective adds to the towers goes by its own."""
-    return {
-        name.removeprefix(TOWERS): tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()
-    }
+def weights_of(model: nn.Module, is_kept: bool = True) -> dict[str, Tensor]:
+    """By the names of the official checkpoints; what an objective adds to the towers goes by its own.
+
+    Of a model that is spread over processes all must ask; `is_kept` for the one that has a use for them, the others get none.
+    """
+    weights = {}
+    for name, part in model.state_dict().items():
+        tensor = whole(part.detach())
+        if is_kept:
+            weights[name.removeprefix(TOWERS)] = tensor.cpu().contiguous()
+    return weights
 
 
 def _load_weights(objective: Objective, path: Path) -> None:

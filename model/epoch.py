@@ -58,7 +58,7 @@ def _evaluate(training: Training, metrics: MetricsFile | None, epoch: int) -> No
 
     for found in training.sets:
         image_px = training.config.model.vision.image_px
-        with training.averaged(), uncompiled():
+        with training.averaged(), training.gathered(), uncompiled():
             result = measure_zero_shot(training.objective, found, training.tokenizer, image_px, training.processes)
         note(training, metrics, "evaluation", epoch=epoch, set=found.name, **result)
         training.progress.say(f"epoch {epoch}: zero-shot accuracy on {found.name} {result['top1']:.1%}")
@@ -76,14 +76,10 @@ def _keep_best(training: Training, result: Mapping[str, float]) -> None:
     training.best = (by, result[by])
     position, loss = training.position, result["loss"]
     with training.averaged():
+        weights = training.weights()
         training.processes.first_alone(
             lambda: save_best(
-                training.run_dir,
-                training.objective,
-                position.step,
-                position.samples_seen,
-                loss,
-                training.fingerprint,
+                training.run_dir, weights, position.step, position.samples_seen, loss, training.fingerprint
             )
         )
     training.progress.say(

@@ -15,6 +15,8 @@ from typing import Any, overload
 import torch
 from torch import Tensor, nn
 
+from model.parts import cut, largest, own
+
 HALF_MAX = torch.finfo(torch.float16).max
 LARGEST_KEPT = 2.0**15  # what the largest entry of a statistic becomes in fp16; the smallest is 2 ** -24
 RANDOM_BITS = 13  # by how many fp32 has more than fp16
@@ -25,7 +27,8 @@ class HalfAdamW(torch.optim.Optimizer):
 
     `half_statistics` keeps both moments in fp16. The weights in `half_weights` are numbers of fp16 after every step, rounded
     stochastically from fp32 without a copy that remembers the rest; their tensors stay fp32, as autocast wants them.
-    Rounding is keyed by (seed, step, parameter), so it is the same in all processes and after a resume.
+    Rounding is keyed by (seed, step, parameter), so it is the same in all processes and after a resume, also where each process
+    holds a part of a parameter (model/parts.py).
     """
 
     def __init__(
@@ -75,28 +78,31 @@ class HalfAdamW(torch.optim.Optimizer):
             state.update({f"{name}_scale": torch.ones((), device=weight.device) for name in ("first", "second_root")})
         state["step"] += 1
         step: int = state["step"]
-        first = (state["first"].float() * state["first_scale"]).lerp_(gradient, 1 - beta1)
-        second = (state["second_root"].float() * state["second_root_scale"]).square_().mul_(beta2)
+        exact, gradient = own(weight), own(gradient)
+        first = (own(state["first"]).float() * state["first_scale"]).lerp_(gradient, 1 - beta1)
+        second = (own(state["second_root"]).float() * state["second_root_scale"]).square_().mul_(beta2)
         root = second.addcmul_(gradient, gradient, value=1 - beta2).sqrt_()
-        weight.mul_(1 - rate * group["weight_decay"])
+        exact.mul_(1 - rate * group["weight_decay"])
         divisor = (root / math.sqrt(1 - beta2**step)).add_(group["eps"])
-        weight.addcdiv_(first, divisor, value=-rate / (1 - beta1**step))
+        exact.addcdiv_(first, divisor, value=-rate / (1 - beta1**step))
         if id(weight) in self.half_weights:
-            weight.copy_(round_stochastically(weight, self._random("weight", step, number, weight.device)))
-        if not self.half_statistics:
-            state.update(first=first, second_root=root)
-            return
-        for name, statistic in (("first", first), ("second_root", root)):
-            scale = (statistic.abs().amax() / LARGEST_KEPT).clamp_(min=torch.finfo(torch.float32).tiny)
-            state[f"{name}_scale"] = scale
-            state[name] = (statistic / scale).half()
-            if name == "second_root":
-                random = self._random("statistic", step, number, weight.device)
-                state[name] = round_stochastically(statistic / scale, random).half()
+            exact.copy_(_rounded(exact, self._draw("weight", step, number, weight)))
+        if self.half_statistics:
+            scale_2 = largest(torch.stack([_most(first), _most(root)]), weight) / LARGEST_KEPT
+            state["first_scale"], state["second_root_scale"] = scale_2.clamp_(min=torch.finfo(torch.float32).tiny)
+            first, root = first / state["first_scale"], root / state["second_root_scale"]
+            root = _rounded(root, self._draw("statistic", step, number, weight))
+        own(state["first"]).copy_(first)
+        own(state["second_root"]).copy_(root)
 
-    def _random(self, what: str, step: int, number: int, device: torch.device) -> torch.Generator:
+    def _draw(self, what: str, step: int, number: int, weight: Tensor) -> Tensor:
         key = hashlib.blake2b(repr((what, self.seed, step, number)).encode(), digest_size=8).digest()
-        return torch.Generator(device).manual_seed(int.from_bytes(key, "little", signed=True))
+        random = torch.Generator(weight.device).manual_seed(int.from_bytes(key, "little", signed=True))
+        return own(cut(_drawn(weight, random), weight))
+
+
+def _most(statistic: Tensor) -> Tensor:
+    return statistic.abs().amax() if statistic.numel() else statistic.new_zeros(())
 
 
 def round_stochastically(exact: Tensor, random: torch.Generator) -> Tensor:
@@ -105,7 +111,14 @@ def round_stochastically(exact: Tensor, random: torch.Generator) -> Tensor:
     Exactly so for fp16's normal numbers; among those below 2 ** -14 to 2 ** -13 of their distance. What is beyond fp16
     becomes its largest. The result is fp32.
     """
+    return _rounded(exact, _drawn(exact, random))
+
+
+def _drawn(like: Tensor, random: torch.Generator) -> Tensor:
+    return torch.randint(1 << RANDOM_BITS, like.shape, generator=random, device=like.device)
+
+
+def _rounded(exact: Tensor, draw: Tensor) -> Tensor:
     exponent = torch.frexp(exact).exponent.clamp_(min=-13) - 11  # of the distance between neighbours
-    draw = torch.randint(1 << RANDOM_BITS, exact.shape, generator=random, device=exact.device)
     units = torch.ldexp(exact, -exponent).add_(draw.float() / (1 << RANDOM_BITS)).floor_()
     return torch.ldexp(units, exponent).clamp_(-HALF_MAX, HALF_MAX)

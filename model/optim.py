@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from model.clip import CLIP
 from model.config import TrainConfig
 from model.errors import InputError
 from model.half_adam import HalfAdamW
+from model.parts import cut
 
 NORMS = (nn.LayerNorm, nn.BatchNorm2d)
 
@@ -74,6 +76,25 @@ def split_parameters(model: nn.Module) -> tuple[dict[str, nn.Parameter], dict[st
         is_exempt = name in gains or name.endswith(("bias", "logit_scale"))
         (exempt if is_exempt else decayed)[name] = parameter
     return decayed, exempt
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Give an optimiser a state that was saved whole, of weights in any layout of memory; where a process holds a part of a
+    weight, it takes that part of it.
+    """
+    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+    of_weights = {
+        number: {name: _like(weights[number], value) for name, value in values.items()}
+        for number, values in state["state"].items()
+    }
+    optimizer.load_state_dict({**state, "state": of_weights})
+
+
+def _like(weight: Tensor, value: Any) -> Any:
+    if not isinstance(value, Tensor) or value.shape != weight.shape:
+        return value
+    # The fused kernel goes through the memory of both side by side.
+    return torch.empty_like(weight, dtype=value.dtype, requires_grad=False).copy_(cut(value, weight))
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:

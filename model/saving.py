@@ -25,10 +25,11 @@ from model.checkpoint import (
     Position,
     checkpoint_dir,
     checkpoints,
-    save_final,
+    save_weights,
     weights_of,
 )
 from model.files import sha256_file, to_disk, writing
+from model.parts import whole
 
 
 class Snapshot(NamedTuple):
@@ -39,18 +40,21 @@ class Snapshot(NamedTuple):
     state: dict[str, Any]  # what the training holds besides the model: state dicts by name
 
 
-def take_snapshot(position: Position, model: nn.Module, state: dict[str, Any]) -> Snapshot:
-    """Copies, on the CPU."""
-    return Snapshot(position, _copied(weights_of(model)), _copied(state))
+def take_snapshot(position: Position, model: nn.Module, state: dict[str, Any], is_kept: bool = True) -> Snapshot:
+    """Copies, on the CPU. Of what is spread over processes all must ask; `is_kept` for the one that writes them, the others
+    get a snapshot without tensors.
+    """
+    return Snapshot(position, _copied(weights_of(model, is_kept), is_kept), _copied(state, is_kept))
 
 
-def _copied(value: Any) -> Any:
+def _copied(value: Any, is_kept: bool) -> Any:
     if isinstance(value, Tensor):
-        return value.detach().to("cpu", copy=True)
+        tensor = whole(value.detach())
+        return tensor.to("cpu", copy=True) if is_kept else None
     if isinstance(value, dict):
-        return {name: _copied(part) for name, part in value.items()}
+        return {name: _copied(part, is_kept) for name, part in value.items()}
     if isinstance(value, (list, tuple)):
-        return type(value)(_copied(part) for part in value)
+        return type(value)(_copied(part, is_kept) for part in value)
     return value
 
 
@@ -113,7 +117,7 @@ def save_checkpoint(run_dir: Path, snapshot: Snapshot, run_fingerprint: str, kee
 
 
 def save_best(
-    run_dir: Path, model: nn.Module, steps: int, samples_seen: int, loss: float, run_fingerprint: str
+    run_dir: Path, weights: dict[str, Tensor], steps: int, samples_seen: int, loss: float, run_fingerprint: str
 ) -> None:
     """Let RUN/best be a finished run with these weights. Raises InputError if it cannot be written.
 
@@ -131,7 +135,7 @@ def save_best(
             for name in (CONFIG, TOKENIZER):
                 shutil.copyfile(run_dir / name, scratch / name)
                 to_disk(scratch / name)
-            save_final(scratch, model, steps, samples_seen, loss, run_fingerprint)
+            save_weights(scratch, weights, steps, samples_seen, loss, run_fingerprint)
             scratch.rename(final)
             to_disk(run_dir)
         link.unlink(missing_ok=True)

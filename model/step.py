@@ -17,9 +17,11 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from model.data import Batch, SampleError
 from model.distributed import PeerError
 from model.errors import InputError
+from model.fsdp import average_scalars
 from model.gradients import backward, batch_norms
 from model.objectives.objective import Inputs, Outputs
 from model.optim import learning_rate, set_learning_rate
+from model.parts import whole
 from model.training import Training
 
 SAMPLES_NAMED = 8
@@ -50,7 +52,7 @@ def train_step(training: Training, batch: Batch) -> Skipped | None:
     # The same in all processes, as the gradients are.
     training.scaler.unscale_(training.optimizer)
     weights = [weight for weight in objective.parameters() if weight.grad is not None]
-    norm = get_total_norm([weight.grad for weight in weights if weight.grad is not None])
+    norm = whole(get_total_norm([weight.grad for weight in weights if weight.grad is not None]))
     training.scaler.update()
     if math.isfinite(mean_loss) and bool(norm.isfinite()):
         if training.config.train.clip_gradient_norm:
@@ -97,7 +99,7 @@ def _explain(training: Training, batch: Batch, outputs: Outputs, mean_loss: floa
 def require_finite(training: Training) -> None:
     """Raise DivergedError, in all processes, if a weight is not a finite number: a loss may be when its gradient is not."""
     for name, weight in training.objective.named_parameters():
-        if not torch.isfinite(weight).all():
+        if not whole(torch.isfinite(weight).all()):
             raise DivergedError(
                 f"step {training.step}: {name} is not finite; nothing of it was saved. Run the same command to go on "
                 "from the last checkpoint, or start anew with a lower learning_rate or more warmup_steps"
@@ -110,9 +112,12 @@ def _backward(training: Training, batch: Batch) -> tuple[Tensor, Outputs]:
     training.optimizer.zero_grad(set_to_none=True)
     inputs = inputs_of(training, batch)
     processes.at("computing gradients")
-    return backward(
+    loss, outputs = backward(
         objective, training.wrapped, inputs, processes, config.micro_batch, config.precision, training.scaler.scale
     )
+    if training.is_spread:
+        average_scalars(objective, processes)
+    return loss, outputs
 
 
 def inputs_of(training: Training, batch: Batch) -> Inputs:
@@ -167,7 +172,7 @@ def rehearse(training: Training) -> None:
     where in the layout it stands. With that done before the first real step, a resumed run adds in the same order as an
     undisturbed one.
     """
-    if training.processes.world_size <= 2 or training.step == training.steps:
+    if training.processes.world_size <= 2 or training.is_spread or training.step == training.steps:
         return
     buffers = [buffer.clone() for buffer in training.objective.buffers()]
     batch = next(batches(training, stop_requested=lambda: False))

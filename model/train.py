@@ -32,7 +32,7 @@ from filelock import FileLock, Timeout
 from torch.distributed.elastic.multiprocessing.errors import record
 
 from model import distributed
-from model.checkpoint import METRICS, read_config, save_final, tell
+from model.checkpoint import METRICS, read_config, save_weights, tell
 from model.dashboards import open_dashboards
 from model.data import SampleError
 from model.distributed import LoneError, PeerError, Processes
@@ -63,7 +63,10 @@ def train(training: Training, stop_requested: Callable[[], bool]) -> bool:
 def _take_steps(training: Training, metrics: MetricsFile | None, stop_requested: Callable[[], bool]) -> bool:
     config = training.config.train
     speed, loader_watch = Speed(training.order.global_batch), _watch(training)
-    work, peak = Work(training.objective), peak_flop_per_s(training.processes.device, config.precision)
+    work, peak = (
+        Work(training.objective, _in_any(training)),
+        peak_flop_per_s(training.processes.device, config.precision),
+    )
     saved_step, captions_cut, stopped = training.step, 0, False
     rehearse(training)
     speed.reset()
@@ -140,6 +143,11 @@ def _write_metrics(training: Training, metrics: MetricsFile | None, pace: Pace) 
     )
 
 
+def _in_any(training: Training) -> Callable[[bool], bool]:
+    """Where the model is spread a forward pass takes all processes, and there one makes it if any must."""
+    return (lambda flag: any(training.processes.any_flags(flag))) if training.is_spread else bool
+
+
 def _watch(training: Training) -> LoaderWatch:
     return LoaderWatch(training.config.train.loader_threads, training.processes.world_size, os.cpu_count() or 1)
 
@@ -162,14 +170,12 @@ def _note_skipped(training: Training, metrics: MetricsFile | None, skipped: Skip
 def _save(training: Training) -> None:
     """Have a checkpoint written while the training goes on; the copy of it is made when the one before is on the disk."""
     require_finite(training)
-
-    def begin() -> None:
-        training.writer.wait()
-        snapshot = take_snapshot(training.position, training.objective, training.state())
-        keep = training.config.train.keep_checkpoints
-        training.writer.begin(partial(save_checkpoint, training.run_dir, snapshot, training.fingerprint, keep))
-
-    training.processes.first_alone(begin)
+    processes, keep = training.processes, training.config.train.keep_checkpoints
+    processes.first_alone(training.writer.wait)
+    processes.at("copying weights and optimiser")
+    snapshot = take_snapshot(training.position, training.objective, training.state(), processes.is_first)
+    work = partial(save_checkpoint, training.run_dir, snapshot, training.fingerprint, keep)
+    processes.first_alone(lambda: training.writer.begin(work))
 
 
 def _finish(training: Training, metrics: MetricsFile | None) -> None:
@@ -178,8 +184,9 @@ def _finish(training: Training, metrics: MetricsFile | None) -> None:
     step, samples_seen, loss = training.step, training.samples_seen, training.loss
     note(training, metrics, "end", samples_seen=samples_seen, loss=loss)
     with training.averaged():
+        weights = training.weights()
         training.processes.first_alone(
-            lambda: save_final(training.run_dir, training.objective, step, samples_seen, loss, training.fingerprint)
+            lambda: save_weights(training.run_dir, weights, step, samples_seen, loss, training.fingerprint)
         )
 
 

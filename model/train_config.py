@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from model.settings import OPERATIONAL, Settings
 
@@ -80,6 +80,12 @@ class TrainConfig(Settings):
         description="Side of a tile of similarities; the contrastive loss holds a few such tiles at once",
         json_schema_extra=OPERATIONAL,
     )
+    parallel: Literal["ddp", "fsdp"] = Field(
+        "ddp",
+        description="ddp = every process holds the model; fsdp = each holds a part of its weights, gradients and optimiser, for "
+        "models that do not fit otherwise (at least 2 processes)",
+        json_schema_extra=OPERATIONAL,
+    )
     processes: int = Field(
         0,
         ge=0,
@@ -136,3 +142,12 @@ class TrainConfig(Settings):
         description="Figure of the validation by which the best weights are kept beside the newest, as the finished run RUN/best",
         json_schema_extra=OPERATIONAL,
     )
+
+    @model_validator(mode="after")
+    def _spread_over_several(self) -> TrainConfig:
+        if self.parallel == "fsdp" and self.processes == 1:
+            raise ValueError(
+                "parallel fsdp spreads the model over several processes, but processes is 1; raise it (0 = one per GPU), or set "
+                "parallel to ddp"
+            )
+        return self

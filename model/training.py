@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 
 from model.average import Average
@@ -30,6 +30,7 @@ from model.checkpoint import (
     read_done,
     require_final,
     tell,
+    weights_of,
 )
 from model.compiling import compile_blocks, require_compiler
 from model.config import PretrainConfig
@@ -39,11 +40,13 @@ from model.data.sources import open_data, order_of
 from model.distributed import Processes
 from model.errors import InputError
 from model.files import sha256_file, write_text
+from model.fsdp import gathered, require_several, spread
 from model.judging import evaluation_sets_of, require_judged
 from model.metrics import Progress
 from model.objectives.build import build_objective
 from model.objectives.objective import Objective
-from model.optim import build_optimizer
+from model.optim import build_optimizer, restore_optimizer
+from model.parts import cut
 from model.precision import build_scaler
 from model.recompute import recompute_blocks
 from model.saving import Writer
@@ -109,15 +112,29 @@ class Training:
         self.skipped_steps, self.skipped_in_a_row = checkpoint.skipped_steps, checkpoint.skipped_in_a_row
         if checkpoint.best is not None and checkpoint.best[0] == self.config.train.keep_best:
             self.best = checkpoint.best
-        self.optimizer.load_state_dict(state["optimizer"])
+        restore_optimizer(self.optimizer, state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
         if self.average is not None:
             for name, weight in self.average.weights.items():
-                weight.copy_(state["average"][name])
+                weight.copy_(cut(state["average"][name], weight))
 
     def averaged(self) -> AbstractContextManager[None]:
         """The weights that are judged and kept: their average where there is one."""
         return nullcontext() if self.average is None else self.average.in_place()
+
+    @property
+    def is_spread(self) -> bool:
+        """Whether each process holds a part of the model."""
+        return self.config.train.parallel == "fsdp"
+
+    def gathered(self) -> AbstractContextManager[None]:
+        """Each process may use the model as often as it likes, whatever the others do."""
+        return gathered(self.objective) if self.is_spread else nullcontext()
+
+    def weights(self) -> dict[str, Tensor]:
+        """The model's, in process 0; all must ask."""
+        self.processes.at("bringing weights together")
+        return weights_of(self.objective, self.processes.is_first)
 
     @property
     def samples_of_step(self) -> dict[str, dict[str, int]]:
@@ -143,6 +160,7 @@ def prepare(
 
     Raises InputError, in all processes, if the run cannot be made or is not the one in the folder.
     """
+    require_several(config.train, processes)
     dataset = processes.together(lambda: open_data(shards, mixed, config))
     order = order_of(dataset, config)
     say = tell if processes.is_first else _say_nothing
@@ -161,7 +179,9 @@ def prepare(
     if done is not None:
         _reopen(run_dir, newest is not None, processes)
     torch.manual_seed(config.train.seed)
-    objective = build_objective(config).to(processes.device).to(memory_format=torch.channels_last)
+    objective = build_objective(config).to(processes.device)
+    if config.train.parallel == "ddp":
+        objective = objective.to(memory_format=torch.channels_last)  # FSDP2 takes weights of the usual layout alone
     if config.start_from and newest is None:
         copy_weights(load_start(run_dir, config), objective.towers)
     if config.train.locked != "none":
@@ -173,8 +193,9 @@ def prepare(
         recompute_blocks(objective)
     require_judged(config, dataset, objective)
     sets = evaluation_sets_of(config, objective)
-    optimizer = build_optimizer(objective, config.train)
     state = load_checkpoint(newest[0], objective) if newest else {}
+    wrapped = spread(objective, processes) if config.train.parallel == "fsdp" else processes.wrap(objective)
+    optimizer = build_optimizer(objective, config.train)
     step = newest[1].step if newest else 0
     training = Training(
         run_dir=run_dir,
@@ -185,7 +206,7 @@ def prepare(
         fingerprint=identity,
         processes=processes,
         objective=objective,
-        wrapped=processes.wrap(objective),
+        wrapped=wrapped,
         optimizer=optimizer,
         scaler=build_scaler(config.train.precision, processes.device),
         average=Average(objective, config.train.ema_decay) if config.train.ema_decay else None,
@@ -259,7 +280,7 @@ def _introduce(training: Training) -> None:
     say(f"{training.config.name}: {parameters:,} parameters, {training.tokenizer.vocab_size:,} tokens")
     say(
         f"{order.samples:,} samples, {training.steps:,} steps of {order.global_batch:,} "
-        f"on {processes.world_size} x {processes.device.type}"
+        f"on {processes.world_size} x {processes.device.type}{', the model spread over them' if training.is_spread else ''}"
     )
     if order.dropped_per_epoch:
         say(f"{order.dropped_per_epoch:,} samples of each epoch do not fill a global batch and are left out of it")

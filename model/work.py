@@ -47,14 +47,15 @@ def peak_flop_per_s(device: torch.device, precision: Precision) -> float | None:
 class Work:
     """The floating-point operations of a step, counted by torch for one pair of each length of texts."""
 
-    def __init__(self, objective: Objective) -> None:
-        self.objective = objective
+    def __init__(self, objective: Objective, in_any: Callable[[bool], bool] = bool) -> None:
+        """`in_any`: whether it is true in any of the processes that a forward pass takes, as far as it takes several."""
+        self.objective, self.in_any = objective, in_any
         self._of_length: dict[int, int] = {}
 
     def flop(self, batch: Batch, inputs_of: Callable[[Batch], Inputs]) -> int:
         """Of forward and backward pass of a share, without the loss; what is computed twice counts once."""
         pairs, length = batch.tokens_BL.shape
-        if length not in self._of_length:
+        if self.in_any(length not in self._of_length):
             device = next(self.objective.parameters()).device
             one = Inputs(*(part[:1] for part in inputs_of(batch)))
             self._of_length[length] = FORWARD_AND_BACKWARD * self._forward(one.to(device))
