@@ -23,6 +23,7 @@ import tyro  # noqa: E402 -- Prefect reads its settings at import, and tyro's co
 from pydantic import BaseModel, ValidationError  # noqa: E402
 
 from flows import data_commands, use_commands, weights  # noqa: E402
+from flows.compare import compare  # noqa: E402
 from flows.recipes import RECIPES, Recipe, recipe  # noqa: E402
 from model.config import PretrainConfig, objective_named  # noqa: E402
 from pipeline.errors import InputError, WorkError  # noqa: E402
@@ -39,7 +40,8 @@ From the web to a zero-shot classifier:
   wit reproduce RECIPE            build-dataset, pretrain and evaluate, one after the other
   wit build-dataset RECIPE        crawl or read pairs, filter, download, pack shards (--until selection: no download)
   wit pretrain RECIPE             train CLIP on them
-  wit evaluate RECIPE             zero-shot accuracy, retrieval, report.html
+  wit evaluate RECIPE             zero-shot accuracy, retrieval, report.html (--further-runs RUN RUN: several, side by side)
+  wit compare EVALUATION ...      finished evaluations side by side (--name NAME)
   wit takedown DATASET            take images out of a data set and out of all later ones (--urls, --hosts, --sha256 FILE)
   wit build-queries [NAME]        the paper's list of queries, from Wikipedia, WordNet or your own lists
 
@@ -216,6 +218,7 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "build-dataset": _run_flow("build-dataset", lambda chosen: chosen.dataset),
     "pretrain": _run_flow("pretrain", lambda chosen: chosen.pretrain),
     "evaluate": _run_flow("evaluate", lambda chosen: chosen.evaluate),
+    "compare": compare,
     "build-queries": _build_queries,
     "import-weights": weights.import_command,
     "export-weights": weights.export_command,

@@ -151,7 +151,7 @@ def test_every_wit_command_of_the_readme_is_understood(command: str) -> None:
     words = shlex.split(command)[1:]
     assert words[0] in cli.COMMANDS
     asked = ("classify", "search", "embed", "serve")  # tests/test_use_commands.py
-    if words[0] in ("recipes", "why", "card", "verify", "takedown", "tiny-web", *asked):
+    if words[0] in ("recipes", "why", "card", "verify", "takedown", "tiny-web", "compare", *asked):
         return
     if words[0] == "build-queries":
         queries, _ = cli._configured(BuildQueriesConfig(name=words[1]), words[2:], words[0])
