@@ -170,6 +170,11 @@ def publish_results(name: str, summary: Mapping[str, Any], report: Path) -> None
     create_markdown_artifact(text, key=key_of("report", name))
 
 
+def publish_comparison(name: str, table: Path) -> None:
+    """Show several evaluations side by side."""
+    create_markdown_artifact(table.read_text(encoding="utf-8"), key=key_of("compare", name))
+
+
 def _scores(title: str, rows: Sequence[Mapping[str, Any]], field: str, chance: str) -> str:
     """A bar for each set that has the figure, and a line for what guessing gives."""
     told = [row for row in rows if row[field] is not None]

@@ -235,6 +235,11 @@ class EvaluateConfig(Settings):
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="Name of the evaluation and of its folder")
     run: str = Field(description="Name of the run that is measured, or the path of its folder (with a slash)")
+    further_runs: tuple[str, ...] = Field(
+        (),
+        description="Runs that are measured in the same pass over the images, by name or path (with a slash): each has an "
+        "evaluation of its own, NAME-RUN, and compare.html of NAME sets all of them side by side",
+    )
     evaluation_sets: tuple[str, ...] = Field(
         (),
         description="Sets (docs/evaluation.md): names of folders in the workspace's evaluation_sets, or paths (with a slash), "

@@ -24,7 +24,7 @@ VERSION = 3
 MARKER = "done.json"
 VALIDATION = "retrieval"
 """What is measured on the validation split goes by this name, which no set may have."""
-HOW_IT_RUNS = {"run", "evaluation_sets", "processes"}
+HOW_IT_RUNS = {"run", "further_runs", "evaluation_sets", "processes"}
 """Settings that decide no figure. What lies at a path is told by its digest: a folder that was moved is still the same."""
 
 
@@ -70,11 +70,16 @@ class Evaluation:
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def prepare(out: Path, run: Path, shards_folder: str, config: EvaluateConfig) -> Evaluation:
-    """Read all that the evaluation depends on. Raises InputError before any work is done if something is missing."""
+def prepare(
+    out: Path, run: Path, shards_folder: str, config: EvaluateConfig, sets: FoundSets | None = None
+) -> Evaluation:
+    """Read all that the evaluation depends on; the sets too, unless they are given, which takes long where they are large.
+
+    Raises InputError before any work is done if something is missing.
+    """
     weights_sha256 = _weights_sha256(run)
     shards = read_shards(shards_folder)
-    sets = read_sets(config.evaluation_sets)
+    sets = sets or read_sets(config.evaluation_sets)
     metrics = run / METRICS
     inputs = Inputs(
         version=VERSION,

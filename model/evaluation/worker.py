@@ -1,6 +1,6 @@
 """Evaluations in pieces, as they are asked for: `python -m model.evaluation.worker --evaluation OUT RUN SHARDS ...`.
 
-Standard input has one request a line, JSON with the field `do`: plan, embed, measure or report. Each is answered by a
+Standard input has one request a line, JSON with the field `do`: plan, embed, measure, report or compare. Each is answered by a
 line that begins with `answer: `, again JSON: `{"found": ...}`, or `{"error": ...}` where a person must mend something. All other
 lines are for people. It ends when its standard input does. Models are loaded when they are first needed.
 """
@@ -18,10 +18,12 @@ from typing import Any
 
 from model.config import EvaluateConfig
 from model.errors import InputError
+from model.evaluation.compare import compare, read_summary
 from model.evaluation.embed_sets import ToEmbed, embed_sets
 from model.evaluation.intervals import Share
+from model.evaluation.locate import FoundSets
 from model.evaluation.measure import measure_name, missing, report, subject_of
-from model.evaluation.prepare import finished, prepare
+from model.evaluation.prepare import Evaluation, finished, prepare
 from model.evaluation.records import read_record
 from model.evaluation.results import RetrievalResult
 from model.evaluation.subject import Subject
@@ -32,23 +34,23 @@ Found = dict[str, Any]
 
 
 class Asked:
-    """One of the evaluations; its sets are read when it is made."""
+    """One of the evaluations: what is measured, and the model, loaded when it is first needed."""
 
-    def __init__(self, out: Path, run: Path, shards: str) -> None:
-        self.prepared = prepare(out, run, shards, EvaluateConfig.read(out / "config.json"))
+    def __init__(self, prepared: Evaluation) -> None:
+        self.prepared = prepared
 
     @cached_property
     def subject(self) -> Subject:
-        """The model, loaded once."""
         return subject_of(self.prepared)
 
 
 class Worker:
-    """What answers; `evaluations` are numbered from 0."""
+    """What answers; `evaluations` (OUT, RUN, SHARDS) are numbered from 0, and all have the same sets, which are read once."""
 
     def __init__(self, evaluations: Sequence[tuple[str, str, str]]) -> None:
         self._named = evaluations
         self._asked: dict[int, Asked] = {}
+        self._sets: FoundSets | None = None
 
     def answer(self, request: Found) -> Found:
         """Do what is asked. Raises InputError."""
@@ -57,6 +59,7 @@ class Worker:
             "embed": self._embed,
             "measure": self._measure,
             "report": self._report,
+            "compare": self._compare,
         }
         asked = dict(request)
         return does[asked.pop("do")](**asked)
@@ -64,7 +67,10 @@ class Worker:
     def _evaluation(self, number: int) -> Asked:
         if number not in self._asked:
             out, run, shards = self._named[number]
-            self._asked[number] = Asked(Path(out), Path(run), shards)
+            config = EvaluateConfig.read(Path(out) / "config.json")
+            prepared = prepare(Path(out), Path(run), shards, config, self._sets)
+            self._sets = prepared.sets
+            self._asked[number] = Asked(prepared)
         return self._asked[number]
 
     def _plan(self, evaluation: int) -> Found:
@@ -99,6 +105,12 @@ class Worker:
         """Put together what was measured; `failed` tells why a name was not."""
         asked = self._evaluation(evaluation)
         _tell(report(asked.prepared, asked.subject, failed), asked.prepared.out)
+        return {}
+
+    def _compare(self, out: str) -> Found:
+        """Set all evaluations side by side, once all have a report."""
+        compare(Path(out), [read_summary(Path(own)) for own, _, _ in self._named])
+        _say(f"comparison: {Path(out) / 'compare.html'}")
         return {}
 
 
