@@ -25,7 +25,8 @@ UPDATE_EVERY_S = 2.0
 CURVE_POINTS = 60
 # The UI puts charts on black, and mermaid's own first colour is nearly white.
 CHART_COLOURS = (
-    '%%{init: {"themeVariables": {"xyChart": {"backgroundColor": "#ffffff", "plotColorPalette": "#2459d4"}}}}%%'
+    '%%{init: {"themeVariables": {"xyChart": '
+    '{"backgroundColor": "#ffffff", "plotColorPalette": "#2459d4, #b3261e"}}}}%%'
 )
 
 
@@ -123,23 +124,64 @@ def _curve(title: str, lines: list[dict[str, Any]]) -> str:
     return _chart(title, axis, "line", [line["loss"] for line in lines])
 
 
-def _chart(title: str, axis: str, kind: str, values: Sequence[float]) -> str:
-    """A mermaid chart in a fenced block; Prefect's UI draws it (its older UI shows the text)."""
-    numbers = ", ".join(f"{value:.6g}" for value in values)
-    highest = max(values) * 1.05 or 1
+def _chart(title: str, axis: str, kind: str, values: Sequence[float], line: Sequence[float] = ()) -> str:
+    """A mermaid chart in a fenced block, with a line over it; Prefect's UI draws it (its older UI shows the text)."""
+    highest = max([*values, *line]) * 1.05 or 1
+    second = f"  line [{_numbers(line)}]\n" if line else ""
     return (
         f'```mermaid\n{CHART_COLOURS}\nxychart-beta\n  title "{title}"\n  {axis}\n'
-        f'  y-axis "{title}" 0 --> {highest:.6g}\n  {kind} [{numbers}]\n```\n'
+        f'  y-axis "{title}" 0 --> {highest:.6g}\n  {kind} [{_numbers(values)}]\n{second}```\n'
     )
 
 
-def publish_results(name: str, rows: Sequence[Mapping[str, Any]], report: Path) -> None:
-    """Show the results of an evaluation, and where its report lies."""
+def _numbers(values: Sequence[float]) -> str:
+    return ", ".join(f"{value:.6g}" for value in values)
+
+
+def publish_figures(evaluation: str, name: str, figures: Sequence[Mapping[str, Any]]) -> None:
+    """Show what was measured on one set: each figure with its interval and what guessing would give, in per cent."""
+    rows = [
+        {
+            "figure": figure["figure"],
+            **{f"{part} %": round(100 * figure[part], 1) for part in ("value", "low", "high", "chance")},
+        }
+        for figure in figures
+    ]
+    create_table_artifact(rows, key=key_of("set", f"{evaluation} {name}"), description=f"`{name}` in `{evaluation}`")
+
+
+def publish_results(name: str, summary: Mapping[str, Any], report: Path) -> None:
+    """Show the scorecard of an evaluation as a table and as charts, which sets it lacks and why, and where its report lies."""
+    rows = summary["rows"]
     if rows:
         create_table_artifact(
             [dict(row) for row in rows], key=key_of("results", name), description=f"Results of `{name}`"
         )
-    create_markdown_artifact(f"The report of `{name}`: `{report}`", key=key_of("report", name))
+    charts = [
+        _scores(title, rows, field, chance)
+        for title, field, chance in (
+            ("Zero-shot accuracy, %", "accuracy_percent", "chance_percent"),
+            ("Linear probe, %", "probe_percent", "metric_chance_percent"),
+        )
+    ]
+    unmeasured = [*summary["skipped_sets"], *(found for found in summary["retrieval_sets"] if found["reason"])]
+    lost = "".join(f"- {found['name']} skipped: {found['reason']}\n" for found in unmeasured)
+    text = "\n".join([f"# Evaluation {name}\n", *filter(None, charts), lost, f"The report: `{report}`"])
+    create_markdown_artifact(text, key=key_of("report", name))
+
+
+def publish_comparison(name: str, table: Path) -> None:
+    """Show several evaluations side by side."""
+    create_markdown_artifact(table.read_text(encoding="utf-8"), key=key_of("compare", name))
+
+
+def _scores(title: str, rows: Sequence[Mapping[str, Any]], field: str, chance: str) -> str:
+    """A bar for each set that has the figure, and a line for what guessing gives."""
+    told = [row for row in rows if row[field] is not None]
+    if not told:
+        return ""
+    sets = ", ".join(f'"{row["set"]}"' for row in told)
+    return _chart(title, f"x-axis [{sets}]", "bar", [row[field] for row in told], [row[chance] for row in told])
 
 
 class Progress:

@@ -11,10 +11,9 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from importlib import import_module
 from types import FrameType
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 from flows.console import is_told_in_one_line, quiet_engine, quiet_environment
 
@@ -23,13 +22,11 @@ quiet_environment()
 import tyro  # noqa: E402 -- Prefect reads its settings at import, and tyro's configurations import it
 from pydantic import BaseModel, ValidationError  # noqa: E402
 
-from flows import temporary_server, use_commands  # noqa: E402
+from flows import data_commands, temporary_server, use_commands, weights  # noqa: E402
+from flows.compare import compare  # noqa: E402
 from flows.recipes import RECIPES, Recipe, recipe  # noqa: E402
 from model.config import PretrainConfig, objective_named  # noqa: E402
 from pipeline.errors import InputError, WorkError  # noqa: E402
-
-if TYPE_CHECKING:
-    from pipeline.block_lines import ListName
 
 USER_ERROR_STATUS = 2
 FAILURE_STATUS = 1
@@ -43,7 +40,8 @@ From the web to a zero-shot classifier:
   wit reproduce RECIPE            build-dataset, pretrain and evaluate, one after the other
   wit build-dataset RECIPE        crawl or read pairs, filter, download, pack shards (--until selection: no download)
   wit pretrain RECIPE             train CLIP on them
-  wit evaluate RECIPE             zero-shot accuracy, retrieval, report.html
+  wit evaluate RECIPE             zero-shot accuracy, retrieval, report.html (--further-runs RUN RUN: several, side by side)
+  wit compare EVALUATION ...      finished evaluations side by side (--name NAME)
   wit takedown DATASET            take images out of a data set and out of all later ones (--urls, --hosts, --sha256 FILE)
   wit build-queries [NAME]        the paper's list of queries, from Wikipedia, WordNet or your own lists
 
@@ -136,14 +134,6 @@ def explain_validation(error: ValidationError) -> str:
     )
 
 
-@dataclass
-class WorkspaceOption:
-    """Where everything is kept."""
-
-    workspace: str = ""
-    """Folder or s3:// prefix of the workspace; empty = $WIT_WORKSPACE, else ./workspace."""
-
-
 def _recipe_and_options(arguments: list[str], command: str) -> tuple[Recipe, list[str]]:
     """The recipe named first. Raises InputError if none is; to one who asks for help the options of `tiny` are shown."""
     if arguments and not arguments[0].startswith("-"):
@@ -218,160 +208,6 @@ def _recipes(_arguments: list[str]) -> None:
         print(f"{name:<16}{(make.__doc__ or '').splitlines()[0]}")
 
 
-@dataclass
-class WhyOptions(WorkspaceOption):
-    """What became of a pair."""
-
-    dataset: tyro.conf.Positional[str] = ""
-    """Name of the data set."""
-    wanted: tyro.conf.Positional[str] = ""
-    """URL of the image or the page, or a pair_id."""
-
-
-def _why(arguments: list[str]) -> None:
-    from flows.workspace import Workspace
-    from pipeline.why import explain
-
-    options = tyro.cli(WhyOptions, args=arguments, prog="wit why")
-    if not options.dataset or not options.wanted:
-        raise InputError("give a data set and a URL or pair_id: wit why tiny http://127.0.0.1:8700/...")
-    data = Workspace.at(options.workspace).dataset(options.dataset)
-    lines = explain(
-        options.wanted,
-        pairs=data.parts("pairs"),
-        verdicts=data.parts("verdicts"),
-        balanced=data.parts("balanced"),
-        image_verdicts=data.whole("image_verdicts"),
-        shards=data.shards,
-    )
-    for line in lines:
-        print(line)
-
-
-@dataclass
-class CardOptions(WorkspaceOption):
-    """What is in a data set: funnel, sources, languages, lengths, samples of what was kept and dropped."""
-
-    dataset: tyro.conf.Positional[str] = ""
-    """Name of the data set."""
-
-
-def _card(arguments: list[str]) -> None:
-    from flows.workspace import Workspace
-    from pipeline.card import HTML_FILE
-    from pipeline.stage import read_record
-
-    options = tyro.cli(CardOptions, args=arguments, prog="wit card")
-    if not options.dataset:
-        raise InputError("give a data set: wit card tiny")
-    card = Workspace.at(options.workspace).dataset(options.dataset).whole("card")
-    if read_record(card) is None:
-        raise InputError(f"{card}: no card yet; wit build-dataset writes one at its end")
-    print(card / HTML_FILE)
-
-
-@dataclass
-class ImportOptions(WorkspaceOption):
-    """Make a finished run, which can be evaluated, of a model in the format of OpenAI, open_clip or Hugging Face."""
-
-    source: tyro.conf.Positional[str] = ""
-    """Folder of the model, or OpenAI's state dict (.pt)."""
-    name: tyro.conf.Positional[str] = ""
-    """Name of the run."""
-    dataset: str = "tiny"
-    """Data set whose captions and validation split its evaluations use."""
-
-
-def _import_weights(arguments: list[str]) -> None:
-    from flows.weights import import_weights
-
-    options = tyro.cli(ImportOptions, args=arguments, prog="wit import-weights")
-    if not options.source or not options.name:
-        raise InputError("give a model and a name for the run: wit import-weights FOLDER NAME --dataset DATASET")
-    import_weights(options.source, options.name, options.dataset, options.workspace)
-
-
-@dataclass
-class ExportOptions(WorkspaceOption):
-    """Write the model of a run in the format of another program."""
-
-    run: tyro.conf.Positional[str] = ""
-    """Name of the run."""
-    folder: tyro.conf.Positional[str] = ""
-    """Folder to be made."""
-    format: Literal["openai", "open_clip", "hugging_face", "onnx"] = "open_clip"
-    """Format of the folder."""
-    dtype: Literal["fp32", "fp16"] = "fp32"
-    """Precision of the weights; ONNX is written in fp32."""
-
-
-def _export_weights(arguments: list[str]) -> None:
-    from flows.weights import export_weights
-
-    options = tyro.cli(ExportOptions, args=arguments, prog="wit export-weights")
-    if not options.run or not options.folder:
-        raise InputError("give a run and a new folder: wit export-weights tiny FOLDER --format open_clip")
-    export_weights(options.run, options.folder, options.format, options.dtype, options.workspace)
-
-
-@dataclass
-class VerifyOptions(WorkspaceOption):
-    """Read all shards of a data set again: checksums, indexes, every sample."""
-
-    dataset: tyro.conf.Positional[str] = ""
-    """Name of the data set, or the path of a folder of shards if it holds a slash."""
-
-
-def _verify(arguments: list[str]) -> None:
-    from flows.workspace import Workspace
-    from pipeline.verify import verify
-
-    options = tyro.cli(VerifyOptions, args=arguments, prog="wit verify")
-    if not options.dataset:
-        raise InputError("give a data set: wit verify tiny")
-    folder = Workspace.at(options.workspace).shards(options.dataset)
-    found = verify(folder, print)
-    if found.problems:
-        raise WorkError(f"{folder}: {found.problems:,} problems; delete the folder and build the data set again")
-    print(f"{folder}: {found.samples:,} samples in {found.shards:,} shards, all as promised")
-
-
-@dataclass
-class TakedownOptions(WorkspaceOption):
-    """Take pairs out of the shards of a data set, and out of all that is built in this workspace from now on.
-
-    The lists are as those of block.*; without one, what is known in the workspace is applied.
-    """
-
-    dataset: tyro.conf.Positional[str] = ""
-    """Name of the data set."""
-    tombstones: tuple[str, ...] = ()
-    """pair_ids or image URLs: text files, or Parquet or CSV with a column pair_id or url."""
-    urls: tuple[str, ...] = ()
-    """Text files of image URLs."""
-    hosts: tuple[str, ...] = ()
-    """Text files of hosts of images, with all their subdomains."""
-    sha256: tuple[str, ...] = ()
-    """Text files of checksums of images, in hex, of the bytes as they were on the web."""
-
-
-def _takedown(arguments: list[str]) -> None:
-    from flows.takedown import takedown
-    from flows.workspace import Workspace
-    from pipeline.query import QueryConfig
-
-    options = tyro.cli(TakedownOptions, args=arguments, prog="wit takedown")
-    if not options.dataset:
-        raise InputError("give a data set and a list: wit takedown tiny --urls urls.txt")
-    lists: dict[ListName, tuple[str, ...]] = {
-        "tombstones": options.tombstones,
-        "urls": options.urls,
-        "hosts": options.hosts,
-        "sha256": options.sha256,
-    }
-    print(takedown(Workspace.at(options.workspace), options.dataset, lists, QueryConfig()))
-
-
 def _tiny_web(arguments: list[str]) -> None:
     from flows.tiny_web import serve
     from pipeline.tiny_web.config import TinyWebConfig
@@ -385,14 +221,15 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "build-dataset": _run_flow("build-dataset", lambda chosen: chosen.dataset),
     "pretrain": _run_flow("pretrain", lambda chosen: chosen.pretrain),
     "evaluate": _run_flow("evaluate", lambda chosen: chosen.evaluate),
+    "compare": compare,
     "build-queries": _build_queries,
-    "import-weights": _import_weights,
-    "export-weights": _export_weights,
+    "import-weights": weights.import_command,
+    "export-weights": weights.export_command,
     "recipes": _recipes,
-    "why": _why,
-    "card": _card,
-    "verify": _verify,
-    "takedown": _takedown,
+    "why": data_commands.why,
+    "card": data_commands.card,
+    "verify": data_commands.verify,
+    "takedown": data_commands.takedown,
     "tiny-web": _tiny_web,
     "classify": use_commands.classify,
     "search": use_commands.search,

@@ -80,16 +80,7 @@ def run_process(
     """Run a command, append its lines to `log`, hand each to `on_line`; stop it if this process is stopped."""
     log.parent.mkdir(parents=True, exist_ok=True)
     tail: deque[str] = deque(maxlen=TAIL_LINES)
-    process = subprocess.Popen(
-        command,
-        env={**os.environ, "PYTHONUNBUFFERED": "1", **environment},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        stdin=subprocess.DEVNULL,
-        text=True,
-        errors="replace",
-        preexec_fn=partial(die_with_parent, os.getpid()),
-    )
+    process = start_process(command, environment, stdin=subprocess.DEVNULL)
     assert process.stdout is not None
     try:
         with log.open("a", encoding="utf-8") as file:
@@ -100,9 +91,23 @@ def run_process(
                 on_line(tail[-1])
         status = process.wait()
     finally:
-        _stop(process)
+        stop_process(process)
     if status != 0:
         raise ProcessError(module, status, tail)
+
+
+def start_process(command: Sequence[str], environment: dict[str, str], stdin: int) -> subprocess.Popen[str]:
+    """A process whose lines, stdout and stderr, can be read as they come; it ends with the thread that starts it."""
+    return subprocess.Popen(
+        command,
+        env={**os.environ, "PYTHONUNBUFFERED": "1", **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        stdin=stdin,
+        text=True,
+        errors="replace",
+        preexec_fn=partial(die_with_parent, os.getpid()),
+    )
 
 
 def die_with_parent(parent_pid: int) -> None:
@@ -116,7 +121,8 @@ def die_with_parent(parent_pid: int) -> None:
             os._exit(1)
 
 
-def _stop(process: subprocess.Popen[str]) -> None:
+def stop_process(process: subprocess.Popen[str]) -> None:
+    """Ask it to end, and end it if it does not in time."""
     if process.poll() is not None:
         return
     process.terminate()

@@ -3,11 +3,58 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
+import tyro
+
+from flows.data_commands import WorkspaceOption
 from flows.launcher import LocalPython, ProcessError
 from flows.workspace import Workspace, only_writer
 from pipeline.errors import InputError
+
+
+@dataclass
+class ImportOptions(WorkspaceOption):
+    """Make a finished run, which can be evaluated, of a model in the format of OpenAI, open_clip or Hugging Face."""
+
+    source: tyro.conf.Positional[str] = ""
+    """Folder of the model, or OpenAI's state dict (.pt)."""
+    name: tyro.conf.Positional[str] = ""
+    """Name of the run."""
+    dataset: str = "tiny"
+    """Data set whose captions and validation split its evaluations use."""
+
+
+def import_command(arguments: list[str]) -> None:
+    """`wit import-weights`."""
+    options = tyro.cli(ImportOptions, args=arguments, prog="wit import-weights")
+    if not options.source or not options.name:
+        raise InputError("give a model and a name for the run: wit import-weights FOLDER NAME --dataset DATASET")
+    import_weights(options.source, options.name, options.dataset, options.workspace)
+
+
+@dataclass
+class ExportOptions(WorkspaceOption):
+    """Write the model of a run in the format of another program."""
+
+    run: tyro.conf.Positional[str] = ""
+    """Name of the run."""
+    folder: tyro.conf.Positional[str] = ""
+    """Folder to be made."""
+    format: Literal["openai", "open_clip", "hugging_face", "onnx"] = "open_clip"
+    """Format of the folder."""
+    dtype: Literal["fp32", "fp16"] = "fp32"
+    """Precision of the weights; ONNX is written in fp32."""
+
+
+def export_command(arguments: list[str]) -> None:
+    """`wit export-weights`."""
+    options = tyro.cli(ExportOptions, args=arguments, prog="wit export-weights")
+    if not options.run or not options.folder:
+        raise InputError("give a run and a new folder: wit export-weights tiny FOLDER --format open_clip")
+    export_weights(options.run, options.folder, options.format, options.dtype, options.workspace)
 
 
 def import_weights(source: str, name: str, dataset: str, workspace: str) -> None:

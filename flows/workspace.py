@@ -145,8 +145,14 @@ class Workspace:
         """Folder of a training run given by name, or by path if it holds a slash."""
         return Path(run) if "/" in run else self._local("runs") / run
 
+    def run_label(self, run: Path) -> str:
+        """What a folder of a run is called in the names of other folders: runs/tiny/best is tiny-best."""
+        runs, own = self._local("runs"), run.absolute()
+        return "-".join(own.relative_to(runs).parts) if own.is_relative_to(runs) else own.name
+
     def evaluation(self, name: str) -> Path:
-        return self._local("evals") / name
+        """Folder of an evaluation given by name, or by path if it holds a slash."""
+        return Path(name) if "/" in name else self._local("evals") / name
 
     def evaluation_set(self, name: str) -> UPath:
         """Folder of an evaluation set given by name, or by path if it holds a slash."""

@@ -234,7 +234,12 @@ class EvaluateConfig(Settings):
     """What a trained model is measured on."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="Name of the evaluation and of its folder")
-    run: str = Field(description="Name of the run that is measured, or the path of its folder")
+    run: str = Field(description="Name of the run that is measured, or the path of its folder (with a slash)")
+    further_runs: tuple[str, ...] = Field(
+        (),
+        description="Runs that are measured in the same pass over the images, by name or path (with a slash): each has an "
+        "evaluation of its own, NAME-RUN, and compare.html of NAME sets all of them side by side",
+    )
     evaluation_sets: tuple[str, ...] = Field(
         (),
         description="Sets (docs/evaluation.md): names of folders in the workspace's evaluation_sets, or paths (with a slash), "
@@ -261,3 +266,6 @@ class EvaluateConfig(Settings):
     neighbours: int = Field(20, ge=1, le=10_000, description="Neighbours that vote, weighted by cosine (k of k-NN)")
     batch: int = Field(256, ge=1, description="Images embedded at once")
     confidence: float = Field(0.95, gt=0, lt=1, description="Level of the confidence intervals")
+    processes: int = Field(
+        1, ge=1, le=64, description="Processes that measure sets at once, each with the models in its memory"
+    )

@@ -131,7 +131,7 @@ def write_shards(folder: Path, train: Sequence[Sequence[str]], val: Sequence[Seq
     return folder
 
 
-def write_run(folder: Path, seed: int = 0, objective: dict[str, Any] | None = None) -> Path:
+def write_run(folder: Path, seed: int = 0, objective: dict[str, Any] | None = None, image_px: int = 32) -> Path:
     """A finished run of random weights, of CLIP's objective or another."""
     folder.mkdir(parents=True, exist_ok=True)
     captions = [f"a photo of a {colour} thing" for colour in COLOURS] * 3
@@ -141,7 +141,7 @@ def write_run(folder: Path, seed: int = 0, objective: dict[str, Any] | None = No
         dataset="colours",
         model=ClipConfig(
             embed_dim=8,
-            vision=VitConfig(image_px=32, patch_px=16, width=16, layers=1, heads=2),
+            vision=VitConfig(image_px=image_px, patch_px=16, width=16, layers=1, heads=2),
             text=TextConfig(context_length=16, vocab_size=300, width=16, layers=1, heads=2),
         ),
         train=TrainConfig(global_batch=8),

@@ -13,7 +13,8 @@ from model.checkpoint import load_run
 from model.data import normalise
 from model.data.shards import Folder
 from model.evaluation import embed
-from model.evaluation.embed import Embedded, Embedder, batches_of_tokens, cached_by_each
+from model.evaluation.embed import Embedder, batches_of_tokens, cached_by_each
+from model.evaluation.feature_cache import Embedded
 from model.evaluation.images import ImageRef, pixels
 from model.evaluation.passes import Progress
 

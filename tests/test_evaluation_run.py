@@ -76,6 +76,8 @@ def test_everything_is_written(out: Path, evaluate: Evaluate) -> None:
         "clip_benchmark/colours_SHA_random_en_zeroshot_classification.json",
         "clip_benchmark/colours_val_SHA_random_en_zeroshot_retrieval.json",
         "report.html",
+        "measured/colours.json",
+        "measured/retrieval.json",
         "report.md",
         "results.csv",
         "results/colours.json",
@@ -189,7 +191,7 @@ def test_features_are_reused_for_the_same_pixels_and_weights_only(
     # Other images under the same names.
     write_set(words, [[("0000.jpg", picture("blue", 99)), ("0000.cls", b"0")]])
     _, printed, _ = evaluate(out, tmp_path / "run")
-    assert "embedding colours 1/1" in printed and "features of retrieval are in the cache" in printed
+    assert "embedding colours 1/1" in printed and "retrieval is measured already" in printed
 
 
 def test_damaged_cache_is_made_anew(out: Path, evaluate: Evaluate) -> None:
@@ -197,6 +199,7 @@ def test_damaged_cache_is_made_anew(out: Path, evaluate: Evaluate) -> None:
     cache = out / "features" / "colours.safetensors"
     whole = cache.read_bytes()
     cache.write_bytes(whole[:60])
+    (out / "measured" / "colours.json").unlink()
     (out / "done.json").unlink()
     status, printed, _ = evaluate(out)
     assert status == 0 and "embedding colours 12/12" in printed

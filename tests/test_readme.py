@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 import tyro
 
-from flows import cli, use_commands
+from flows import cli, data_commands, use_commands, weights
+from flows.compare import CompareOptions
 from flows.demo import DemoOptions
 from flows.recipes import RECIPES, recipe
 from pipeline.queries.config import BuildQueriesConfig
@@ -22,12 +23,13 @@ PAGES = ("README.md", *sorted(f"docs/{page.name}" for page in (CHECKOUT / "docs"
 # What a command takes that is no flow.
 OPTIONS: dict[str, type] = {
     "demo": DemoOptions,
-    "why": cli.WhyOptions,
-    "card": cli.CardOptions,
-    "verify": cli.VerifyOptions,
-    "takedown": cli.TakedownOptions,
-    "import-weights": cli.ImportOptions,
-    "export-weights": cli.ExportOptions,
+    "why": data_commands.WhyOptions,
+    "card": data_commands.CardOptions,
+    "compare": CompareOptions,
+    "verify": data_commands.VerifyOptions,
+    "takedown": data_commands.TakedownOptions,
+    "import-weights": weights.ImportOptions,
+    "export-weights": weights.ExportOptions,
     "classify": use_commands.ClassifyOptions,
     "search": use_commands.SearchOptions,
     "embed": use_commands.EmbedOptions,

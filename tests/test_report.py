@@ -17,7 +17,7 @@ from model.evaluation import story
 from model.evaluation.__main__ import main
 from model.evaluation.charts import Bar, Series, bars, class_bars, curve
 from model.evaluation.intervals import share_of
-from model.evaluation.measure import prepare
+from model.evaluation.prepare import prepare
 from model.evaluation.report import render
 from model.evaluation.results import ClassResult, LearnedResult, RetrievalResult, SetResult
 from model.evaluation.summary import Inputs, Summary

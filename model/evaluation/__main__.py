@@ -13,7 +13,8 @@ from pathlib import Path
 
 from model.config import EvaluateConfig
 from model.errors import InputError
-from model.evaluation.measure import finished, measure, prepare
+from model.evaluation.measure import measure
+from model.evaluation.prepare import finished, prepare
 from model.evaluation.summary import table
 from model.files import write_text
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,16 +14,14 @@ from pathlib import Path
 from typing import Protocol
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from model.errors import InputError
+from model.evaluation.feature_cache import Embedded, read_cache, write_cache
 from model.evaluation.images import PREPROCESSING, StoredImage
 from model.evaluation.passes import Judge, Progress, judged_parts
 from model.evaluation.passes import Say as Say
 from model.evaluation.results import Unreadable
-from model.files import writing
 
 MAX_UNREADABLE_SHARE = 0.01
 PART_IMAGES = 2_048
@@ -54,19 +51,6 @@ class Tokenizer(Protocol):
 
 ScoreTexts = Callable[[Tensor, Tensor], Tensor]
 """Normalised images (B, 3, H, W) and tokens (T, L) -> how well each text describes each image (B, T)."""
-
-
-@dataclass(frozen=True)
-class Embedded:
-    """Features (N, D) of the images that could be read, and what the tower had before it projected them (N, F).
-
-    `rows` are the numbers of these images in what was asked for.
-    """
-
-    features: Tensor
-    before: Tensor
-    rows: list[int]
-    unreadable: list[Unreadable]
 
 
 @dataclass(frozen=True)
@@ -168,12 +152,9 @@ def cached_by_each(
         raise ValueError("models that want images of several sizes cannot share a pass")
     keys = [embedder.cache_key(digest, [key for key, _ in images]) for embedder in embedders]
     whole = [read_cache(cache, key) for cache, key in zip(caches, keys, strict=True)]
-    if all(found is not None for found in whole):
-        say(f"features of {name} are in the cache")
-    else:
-        _complete(
-            [index for index, found in enumerate(whole) if found is None], embedders, caches, keys, name, images, say
-        )
+    wanting = [index for index, found in enumerate(whole) if found is None]
+    if wanting:
+        _complete(wanting, embedders, caches, keys, name, images, say)
     embedded = []
     for found, cache, key in zip(whole, caches, keys, strict=True):
         if found is None:
@@ -261,35 +242,3 @@ def check_finite(name: str, features_ND: Tensor) -> None:
         raise InputError(
             f"{name}: the model gives {broken} features that are not finite; the run diverged, evaluate another one"
         )
-
-
-def read_cache(path: Path, key: str) -> Embedded | None:
-    """What `write_cache` wrote under this key, or None."""
-    if not path.is_file():
-        return None
-    try:
-        with safe_open(path, framework="pt") as file:
-            about = json.loads((file.metadata() or {}).get("about", "{}"))
-            if about.get("key") != key:
-                return None
-            unreadable = [Unreadable.model_validate(found) for found in about["unreadable"]]
-            rows = file.get_tensor("rows").tolist()
-            return Embedded(file.get_tensor("features"), file.get_tensor("before"), rows, unreadable)
-    except SafetensorError:
-        return None  # not one of ours, or damaged: it is embedded anew and written over
-
-
-def write_cache(path: Path, key: str, embedded: Embedded) -> None:
-    """Write a file that is whole or absent. Raises InputError if it cannot be written."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    # One entry, because safetensors writes several in an order that changes from run to run.
-    about = json.dumps({"key": key, "unreadable": [found.model_dump() for found in embedded.unreadable]})
-    tensors = {
-        "features": embedded.features.contiguous(),
-        "before": embedded.before.contiguous(),
-        "rows": torch.tensor(embedded.rows, dtype=torch.long),
-    }
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, partial, metadata={"about": about})
-        partial.replace(path)

@@ -11,13 +11,15 @@ from torch import Tensor
 
 from model.config import EvaluateConfig
 from model.evaluation.calibration import calibrate
-from model.evaluation.embed import Embedded, Embedder, Say
+from model.evaluation.embed import Embedder, Say
+from model.evaluation.feature_cache import Embedded
 from model.evaluation.knn import neighbour_votes
 from model.evaluation.metrics import measured
 from model.evaluation.probe import Labelled, carve, few_shot_probe, linear_probe
 from model.evaluation.results import FewShotResult, LearnedResult, NeighboursResult, Unreadable
 from model.evaluation.samples import Split
 from model.evaluation.sets import EvaluationSet
+from model.evaluation.wanted import Wanted
 
 
 @dataclass(frozen=True)
@@ -121,12 +123,6 @@ def measure_learned(
 def _embed(
     found: EvaluationSet, name: str, split: Split, embedder: Embedder, features: Path, say: Say
 ) -> tuple[_Part, list[Unreadable]]:
-    embedded = embedder.cached_images(
-        features / name / f"{found.name}.safetensors",
-        f"{found.name}/{name}",
-        split.digest,
-        [(sample.key, sample.image) for sample in split.samples],
-        say,
-    )
+    embedded = Wanted.of_split(features, found.name, split, name).by(embedder, say)
     lost = [Unreadable(key=f"{name}/{each.key}", reason=each.reason) for each in embedded.unreadable]
     return _Part.of(split, embedded, embedder.device), lost

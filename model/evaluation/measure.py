@@ -1,160 +1,152 @@
-"""A whole evaluation: run, shards and sets in, results and report out; done when `done.json` says so."""
+"""A whole evaluation: run, shards and sets in, results and report out; done when `done.json` says so.
+
+It is done in pieces, each of which outlives a kill: features of all images, then one name at a time, then the report. A name is
+that of a set, or the validation split's.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 
-import torch
-
-from model.checkpoint import METRICS, load_run, read_done, require_final
-from model.config import EvaluateConfig
 from model.errors import InputError
-from model.evaluation.embed import Embedder, Say
+from model.evaluation.embed import Say
+from model.evaluation.embed_sets import ToEmbed, embed_sets
 from model.evaluation.exports import write_exports
-from model.evaluation.locate import FoundSets, read_sets
-from model.evaluation.measure_sets import measure_sets
-from model.evaluation.reference import image_gflop, nearest_tower
+from model.evaluation.measure_sets import MeasuredSet, measure_set, shifts_of
+from model.evaluation.prepare import MARKER, VALIDATION, Evaluation
+from model.evaluation.records import MEASURED, RESULTS, read_record, write_record
 from model.evaluation.report import write_report
-from model.evaluation.results import Result
-from model.evaluation.retrieval_sets import measure_retrievals
-from model.evaluation.shards import Shards, read_shards
-from model.evaluation.summary import Inputs, Row, Summary
-from model.files import sha256_file, write_text
-
-VERSION = 3
-"""Raised when the code changes what it writes."""
-
-MARKER = "done.json"
+from model.evaluation.results import ProbedSet, Result, RetrievalResult, SetResult, SkippedSet
+from model.evaluation.retrieval_sets import measure_caption_set, measure_validation, skipped_caption_set
+from model.evaluation.subject import Subject, load_subject
+from model.evaluation.summary import Row, Summary
+from model.files import write_text
 
 
-@dataclass(frozen=True)
-class Evaluation:
-    """What is measured, read and checked; nothing is computed yet."""
-
-    out: Path
-    run: Path
-    config: EvaluateConfig
-    shards: Shards
-    sets: FoundSets
-    inputs: Inputs
-
-
-def prepare(out: Path, run: Path, shards_folder: str, config: EvaluateConfig) -> Evaluation:
-    """Read all that the evaluation depends on. Raises InputError before any work is done if something is missing."""
-    weights_sha256 = _weights_sha256(run)
-    shards = read_shards(shards_folder)
-    sets = read_sets(config.evaluation_sets)
-    metrics = run / METRICS
-    inputs = Inputs(
-        version=VERSION,
-        # Not the paths: what lies there is told by its digest, and a folder that was moved is still the same.
-        config=config.model_dump(mode="json", exclude={"run", "evaluation_sets"}),
-        weights_sha256=weights_sha256,
-        metrics_sha256=sha256_file(metrics) if metrics.is_file() else "",
-        shards_sha256=shards.sha256,
-        sets=sets.digests,
-        skipped_sets=tuple(each.name for each in sets.skipped),
-    )
-    return Evaluation(out, run, config, shards, sets, inputs)
-
-
-def finished(evaluation: Evaluation) -> Summary | None:
-    """What an earlier evaluation of exactly this found, or None."""
-    try:
-        marker = json.loads((evaluation.out / MARKER).read_text())
-        if marker["fingerprint"] != evaluation.inputs.fingerprint:
-            return None
-        if not (evaluation.out / "report.html").is_file():
-            return None
-        return Summary.model_validate_json((evaluation.out / "summary.json").read_text())
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
-        return None  # absent, or damaged: it is measured anew and written over
+def subject_of(evaluation: Evaluation) -> Subject:
+    """The model that is measured. Raises InputError."""
+    sets, inputs = evaluation.sets, evaluation.inputs
+    return load_subject(evaluation.run, inputs.weights_sha256, evaluation.config.batch, sets.are_in_the_paper)
 
 
 def measure(evaluation: Evaluation, say: Say) -> Summary:
     """Do the work and write everything; the marker last."""
-    out, config = evaluation.out, evaluation.config
+    subject, todo = subject_of(evaluation), missing(evaluation)
+    for name in evaluation.names:
+        if name not in todo:
+            say(f"{name} is measured already")
+    embed_sets([ToEmbed(evaluation, subject, todo)], say)
+    failed: dict[str, str] = {}
+    for name in todo:
+        try:
+            measure_name(name, evaluation, subject, say)
+        except InputError as error:
+            failed[name] = str(error)
+    return report(evaluation, subject, failed)
+
+
+def missing(evaluation: Evaluation) -> list[str]:
+    """The names that have not been measured from these very inputs."""
+    return [name for name in evaluation.names if read_record(evaluation, name) is None]
+
+
+def measure_name(name: str, evaluation: Evaluation, subject: Subject, say: Say) -> MeasuredSet:
+    """Measure a set or the validation split, and keep what was found. Raises InputError if it cannot be measured."""
+    (evaluation.out / MARKER).unlink(missing_ok=True)
+    labelled = {found.name: found for found in evaluation.sets.labelled}
+    captioned = {found.name: found for found in evaluation.sets.captioned}
+    if name in labelled:
+        measured = measure_set(labelled[name], evaluation, subject, say)
+    elif name in captioned:
+        measured = MeasuredSet(measure_caption_set(captioned[name], evaluation, subject, say))
+    else:
+        assert name == VALIDATION
+        measured = MeasuredSet(measure_validation(evaluation, subject, say))
+    write_record(evaluation, name, measured)
+    return measured
+
+
+def report(evaluation: Evaluation, subject: Subject, failed: Mapping[str, str]) -> Summary:
+    """Write the summary, the exports and the report of all that was measured; `failed` tells why a name was not.
+
+    The marker is written where nothing failed. Raises InputError if sets were named and none was measured.
+    """
+    out, sets, objective = evaluation.out, evaluation.sets, subject.objective
     (out / MARKER).unlink(missing_ok=True)
-    loaded = load_run(evaluation.run)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    objective = loaded.objective.to(device)
-    embedder = Embedder(
-        towers=objective,
-        tokenizer=loaded.tokenizer,
-        weights_sha256=evaluation.inputs.weights_sha256,
-        image_px=loaded.config.model.vision.image_px,
-        device=device,
-        batch=config.batch,
-    )
-    kind = loaded.config.objective.kind
-    tower, gflop = None, None
-    # Counted where it is asked for: only sets of the paper have figures of its models.
-    sets = evaluation.sets
-    if sets.are_in_the_paper:
-        vision = loaded.config.model.vision
-        gflop = image_gflop(objective, vision.image_px, device)
-        tower = nearest_tower(vision.kind == "vit", gflop)
-    features = out / "features"
-    measured = measure_sets(sets.labelled, evaluation.shards, features, config, embedder, objective, tower, say)
+    measured = {name: _recorded(evaluation, name) for name in evaluation.names if name not in failed}
+    results = [measured[found.name].result for found in sets.labelled if found.name in measured]
+    lost = [SkippedSet(name=found.name, reason=failed[found.name]) for found in sets.labelled if found.name in failed]
+    if lost and not results:
+        raise InputError(lost[0].reason)
+    if VALIDATION in failed and not results:
+        raise InputError(failed[VALIDATION])
+    zero_shot = [found for found in results if isinstance(found, SetResult)]
+    probed = [found for found in results if isinstance(found, ProbedSet)]
     skipped = ""
     if objective.zero_shot == "none" and sets.labelled:
         skipped = (
-            f"{kind} learns no match of an image and a text; its features are measured with labels, where a set has a "
+            f"{subject.kind} learns no match of an image and a text; its features are measured with labels, where a set has a "
             "training split"
         )
-    retrieval, retrieval_sets = measure_retrievals(
-        evaluation.shards, sets.captioned, features, config, embedder, objective, kind, tower, say
-    )
+    retrieval_sets = [
+        _searched(measured[found.name])
+        if found.name in measured
+        else skipped_caption_set(found, subject, failed[found.name])
+        for found in sets.captioned
+    ]
     summary = Summary(
-        name=config.name,
-        run=loaded.config.name,
-        confidence=config.confidence,
+        name=evaluation.config.name,
+        run=subject.name,
+        confidence=evaluation.config.confidence,
         inputs=evaluation.inputs,
         temperature=1 / objective.scale,
-        rows=[*map(Row.of, measured.sets), *map(Row.of, measured.probed)],
-        sets=measured.sets,
-        probed=tuple(measured.probed),
-        shifts=tuple(measured.shifts),
-        overlaps=tuple(measured.overlaps),
-        skipped_sets=(*sets.skipped, *measured.skipped),
-        image_gflop=gflop,
+        rows=[*map(Row.of, zero_shot), *map(Row.of, probed)],
+        sets=zero_shot,
+        probed=tuple(probed),
+        shifts=tuple(shifts_of(sets.labelled, measured)),
+        overlaps=tuple(found.overlap for found in measured.values() if found.overlap is not None),
+        skipped_sets=(*sets.skipped, *lost),
+        image_gflop=subject.image_gflop,
         judged_by=objective.zero_shot,
         zero_shot_skipped=skipped,
-        retrieval=retrieval,
+        retrieval=_searched(measured[VALIDATION])
+        if VALIDATION in measured
+        else RetrievalResult(status="skipped", reason=failed[VALIDATION]),
         retrieval_sets=tuple(retrieval_sets),
     )
-    _write_results(out / "results", summary)
+    _write_results(evaluation, summary)
     write_text(out / "summary.json", summary.model_dump_json(indent=1))
     write_exports(out, summary)
     write_report(out / "report.html", summary, evaluation.run, evaluation.shards, sets.labelled)
-    write_text(out / MARKER, json.dumps({"fingerprint": evaluation.inputs.fingerprint}, indent=1))
+    if not failed:
+        write_text(out / MARKER, json.dumps({"fingerprint": evaluation.inputs.fingerprint}, indent=1))
     return summary
 
 
-def _write_results(folder: Path, summary: Summary) -> None:
-    """One file a set, and what was found across sets; those of an earlier evaluation go."""
+def _recorded(evaluation: Evaluation, name: str) -> MeasuredSet:
+    measured = read_record(evaluation, name)
+    assert measured is not None, f"{name} is neither measured nor failed"
+    return measured
+
+
+def _searched(measured: MeasuredSet) -> RetrievalResult:
+    assert isinstance(measured.result, RetrievalResult)
+    return measured.result
+
+
+def _write_results(evaluation: Evaluation, summary: Summary) -> None:
+    """What was found across sets, and what could not be searched; files of an earlier evaluation go."""
+    results, markers = evaluation.out / RESULTS, evaluation.out / MEASURED
     texts = {found.name: found.model_dump_json(indent=1) for found in summary.every_set}
     texts |= {found.name: found.model_dump_json(indent=1) for found in summary.retrieval_sets}
-    texts["retrieval"] = summary.retrieval.model_dump_json(indent=1)
+    texts[VALIDATION] = summary.retrieval.model_dump_json(indent=1)
     across: dict[str, Sequence[Result]] = {"robustness": summary.shifts, "overlap": summary.overlaps}
     texts |= {
         name: json.dumps([one.model_dump() for one in found], indent=1) for name, found in across.items() if found
     }
-    for stale in folder.glob("*.json"):
+    for stale in (*results.glob("*.json"), *markers.glob("*.json")):
         if stale.stem not in texts:
             stale.unlink()
     for name, text in texts.items():
-        write_text(folder / f"{name}.json", text)
-
-
-def _weights_sha256(run: Path) -> str:
-    done = read_done(run)
-    if done is None:
-        raise InputError(
-            f"{run}: not a finished run (it has no done.json); train it to its end or name another (--run)"
-        )
-    require_final(run, done)
-    return done.model_sha256
+        write_text(results / f"{name}.json", text)

@@ -1,28 +1,27 @@
-"""Every set of an evaluation: features, zero-shot, what labels add; and what is seen across sets: shifts and overlap.
+"""A labelled set: features, zero-shot, what labels add; and what it adds to what is seen across sets: shifts and overlap.
 
 Axes: N images, C classes, T templates, D dimensions of the shared space.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from model.config import EvaluateConfig
-from model.errors import InputError
-from model.evaluation.embed import Embedded, Embedder, Say, check_readable
+from model.evaluation.embed import Embedder, Say, check_readable
+from model.evaluation.feature_cache import Embedded
 from model.evaluation.intervals import Share
 from model.evaluation.learned import measure_learned
 from model.evaluation.mentions import count_mentions
 from model.evaluation.metrics import metric_chance
-from model.evaluation.overlap import Overlap, overlap_of, overlapping_images
-from model.evaluation.reference import PaperTower, reference_of
-from model.evaluation.results import ProbedSet, SetResult, SkippedSet
+from model.evaluation.overlap import Overlap, overlap_of
+from model.evaluation.prepare import Evaluation
+from model.evaluation.reference import reference_of
+from model.evaluation.results import ProbedSet, RetrievalResult, SetResult
 from model.evaluation.robustness import (
     IMAGENET,
     Shift,
@@ -32,8 +31,11 @@ from model.evaluation.robustness import (
     shift_of,
     variants_of_imagenet,
 )
+from model.evaluation.samples import Split
 from model.evaluation.sets import EvaluationSet
-from model.evaluation.shards import Shards, training_captions
+from model.evaluation.shards import training_captions
+from model.evaluation.subject import Subject
+from model.evaluation.wanted import Wanted
 from model.evaluation.zero_shot import (
     choose,
     class_vectors,
@@ -43,109 +45,79 @@ from model.evaluation.zero_shot import (
     origin_of,
     result_of,
 )
-from model.objectives.objective import Objective
 
 GROUPS_SHOWN = 5
 NAME_SHOWN = 40
 
 
-@dataclass
-class MeasuredSets:
-    """What was found so far."""
-
-    sets: list[SetResult] = field(default_factory=list)
-    probed: list[ProbedSet] = field(default_factory=list)
-    skipped: list[SkippedSet] = field(default_factory=list)
-    shifts: list[Shift] = field(default_factory=list)
-    overlaps: list[Overlap] = field(default_factory=list)
-
-
 @dataclass(frozen=True)
-class _Across:
-    """What a set gives beside its own result: the accuracy among the classes that it shares with ImageNet, by set."""
+class MeasuredSet:
+    """What was found of one name: its own figures, and what it adds to those across sets.
 
-    result: SetResult
-    among: dict[str, Share]
-
-
-def measure_sets(
-    sets: Sequence[EvaluationSet],
-    shards: Shards,
-    features: Path,
-    config: EvaluateConfig,
-    embedder: Embedder,
-    objective: Objective,
-    tower: PaperTower | None,
-    say: Say,
-) -> MeasuredSets:
-    """Measure all of them. A set that cannot be measured is skipped with its reason; raises InputError if none can.
-
-    `features` is where features are cached, `tower` the paper's model that is nearest to this one.
+    `among` is the accuracy among the classes that it shares with ImageNet, by set; `overlap` is None where the data set was
+    compared with no set.
     """
-    measured = MeasuredSets()
-    compared = overlapping_images(shards)
-    across: dict[str, _Across] = {}
-    for found in sets:
-        try:
-            images = [(sample.key, sample.image) for sample in found.samples]
-            embedded = embedder.cached_images(
-                features / f"{found.name}.safetensors", found.name, found.images_digest, images, say
+
+    result: SetResult | ProbedSet | RetrievalResult
+    among: dict[str, Share] = field(default_factory=dict)
+    overlap: Overlap | None = None
+
+
+def measure_set(found: EvaluationSet, evaluation: Evaluation, subject: Subject, say: Say) -> MeasuredSet:
+    """Measure a labelled set. Raises InputError if it cannot be measured."""
+    config, features = evaluation.config, evaluation.features
+    embedder, objective = subject.embedder, subject.objective
+    split = Split(found.samples, found.images_digest)
+    embedded = Wanted.of_split(features, found.name, split).by(embedder, say)
+    learn = partial(measure_learned, found, embedded, embedder=embedder, features=features, config=config, say=say)
+    reference = reference_of(found.known, subject.tower)
+    if objective.zero_shot == "none":
+        learned = learn(zero_shot=None)
+        return MeasuredSet(
+            ProbedSet(
+                name=found.name,
+                digest=found.digest,
+                images=len(embedded.rows),
+                classes=len(found.class_names),
+                unreadable=embedded.unreadable,
+                metric=found.metric,
+                metric_chance=metric_chance(found.metric, len(found.class_names)),
+                origin=origin_of(found),
+                reference=reference,
+                learned=learned,
             )
-            learn = partial(
-                measure_learned, found, embedded, embedder=embedder, features=features, config=config, say=say
-            )
-            if objective.zero_shot == "none":
-                learned = learn(zero_shot=None)
-                measured.probed.append(
-                    ProbedSet(
-                        name=found.name,
-                        digest=found.digest,
-                        images=len(embedded.rows),
-                        classes=len(found.class_names),
-                        unreadable=embedded.unreadable,
-                        metric=found.metric,
-                        metric_chance=metric_chance(found.metric, len(found.class_names)),
-                        origin=origin_of(found),
-                        reference=reference_of(found.known, tower),
-                        learned=learned,
-                    )
-                )
-                continue
-            warn_of_equal_classes(found, embedder, say)
-            mentions = count_mentions(found.class_names, training_captions(shards))
-            judged = embedded
-            if objective.zero_shot == "scores":
-                judged = embedder.scores(objective.score_texts, found.name, images, prompts_of(found), say)
-                check_readable(found.name, judged.unreadable, len(images))
-                learned = learn(zero_shot=None)
-                whole_NC, single_NC = ensemble_scores(judged, found)
-            else:
-                prompts_CTD = prompt_features(embedder, found)
-                classes_CD = class_vectors(prompts_CTD)
-                learned = learn(zero_shot=partial(logits, classes_CD=classes_CD, scale=objective.scale))
-                whole_NC, single_NC = ensemble_logits(embedded.features, prompts_CTD, objective.scale)
-        except InputError as error:
-            measured.skipped.append(SkippedSet(name=found.name, reason=str(error)))
-            continue
-        result = result_of(
-            found,
-            judged.rows,
-            judged.unreadable,
-            whole_NC,
-            single_NC,
-            config.confidence,
-            mentions,
-            learned,
-            reference_of(found.known, tower),
         )
-        measured.sets.append(result)
-        across[found.name] = _Across(result, _among(found, sets, judged, whole_NC, config.confidence))
-        if compared:
-            measured.overlaps.append(_overlap(found, judged, whole_NC, compared, config.confidence))
-    if measured.skipped and not (measured.sets or measured.probed):
-        raise InputError(measured.skipped[0].reason)
-    measured.shifts += _shifts(sets, across)
-    return measured
+    warn_of_equal_classes(found, embedder, say)
+    mentions = count_mentions(found.class_names, training_captions(evaluation.shards))
+    judged = embedded
+    if objective.zero_shot == "scores":
+        images = [(sample.key, sample.image) for sample in found.samples]
+        judged = embedder.scores(objective.score_texts, found.name, images, prompts_of(found), say)
+        check_readable(found.name, judged.unreadable, len(images))
+        learned = learn(zero_shot=None)
+        whole_NC, single_NC = ensemble_scores(judged, found)
+    else:
+        prompts_CTD = prompt_features(embedder, found)
+        classes_CD = class_vectors(prompts_CTD)
+        learned = learn(zero_shot=partial(logits, classes_CD=classes_CD, scale=objective.scale))
+        whole_NC, single_NC = ensemble_logits(embedded.features, prompts_CTD, objective.scale)
+    result = result_of(
+        found,
+        judged.rows,
+        judged.unreadable,
+        whole_NC,
+        single_NC,
+        config.confidence,
+        mentions,
+        learned,
+        reference,
+    )
+    compared = evaluation.compared
+    return MeasuredSet(
+        result,
+        _among(found, evaluation.sets.labelled, judged, whole_NC, config.confidence),
+        _overlap(found, judged, whole_NC, compared, config.confidence) if compared else None,
+    )
 
 
 def _labels(found: EvaluationSet, judged: Embedded) -> Tensor:
@@ -177,14 +149,15 @@ def _overlap(
     return overlap_of(found, [found.samples[row].key for row in judged.rows], right_N.tolist(), compared, confidence)
 
 
-def _shifts(sets: Sequence[EvaluationSet], across: dict[str, _Across]) -> list[Shift]:
-    imagenet = next((across[found.name] for found in sets if _is_imagenet(found) and found.name in across), None)
+def shifts_of(sets: Sequence[EvaluationSet], measured: Mapping[str, MeasuredSet]) -> list[Shift]:
+    """The line of each variant of ImageNet that was measured, by name; beside ImageNet's, if that was too."""
+    imagenet = next((measured[found.name] for found in sets if _is_imagenet(found) and found.name in measured), None)
+    whole = imagenet.result if imagenet is not None and isinstance(imagenet.result, SetResult) else None
     shifts = []
     for variant in variants_of_imagenet(sets):
-        own = across.get(variant.name)
-        if own is not None:
+        own = measured.get(variant.name)
+        if own is not None and isinstance(own.result, SetResult):
             among = imagenet.among.get(variant.name) if imagenet else None
-            whole = imagenet.result if imagenet else None
             shifts.append(shift_of(variant, own.among[variant.name], whole, among))
     return shifts
 

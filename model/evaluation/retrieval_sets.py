@@ -3,76 +3,77 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
-from model.config import EvaluateConfig
-from model.errors import InputError
 from model.evaluation.caption_sets import AS_IT_IS, CaptionSet
-from model.evaluation.embed import Embedder, Say
+from model.evaluation.embed import Say
 from model.evaluation.measure_sets import token_identity
-from model.evaluation.reference import PaperTower, retrieval_reference_of
+from model.evaluation.prepare import VALIDATION, Evaluation
+from model.evaluation.reference import retrieval_reference_of
 from model.evaluation.results import RetrievalResult
 from model.evaluation.retrieval import measure_retrieval, relevance
-from model.evaluation.shards import Pair, Shards, first_pairs
-from model.objectives.objective import Objective
+from model.evaluation.shards import Pair
+from model.evaluation.subject import Subject
+from model.evaluation.wanted import Wanted
 
 
-def measure_retrievals(
-    shards: Shards,
-    captioned: Sequence[CaptionSet],
-    features: Path,
-    config: EvaluateConfig,
-    embedder: Embedder,
-    objective: Objective,
-    kind: str,
-    tower: PaperTower | None,
-    say: Say,
-) -> tuple[RetrievalResult, list[RetrievalResult]]:
-    """The validation split's, then each set's; one that cannot be measured is skipped with its reason.
-
-    `kind` names the objective, `tower` the paper's model that is nearest to this one.
-    """
-    reason = "" if objective.zero_shot == "features" else f"{kind} has no features of texts to search with"
-    sets = []
-    for found in captioned:
-        result = RetrievalResult(status="skipped", reason=reason)
-        if not reason:
-            try:
-                result = _retrieve(found.pairs, found.name, found.digest, features, embedder, config, say)
-            except InputError as error:
-                result = RetrievalResult(status="skipped", reason=str(error))
-        about = {
-            "name": found.name,
-            "prompt": "" if found.prompt == AS_IT_IS else found.prompt,
-            "reference": retrieval_reference_of(found.known, tower),
-        }
-        sets.append(result.model_copy(update=about))
-    reason = reason or _why_not(shards, config)
+def measure_caption_set(found: CaptionSet, evaluation: Evaluation, subject: Subject, say: Say) -> RetrievalResult:
+    """Search a set of images with captions, or say why it is not searched. Raises InputError if it cannot be measured."""
+    reason = why_no_search(subject)
     if reason:
-        return RetrievalResult(status="skipped", reason=reason), sets
-    pairs = first_pairs(shards, "val", config.retrieval_samples)
-    return _retrieve(pairs, "retrieval", shards.manifest.digest, features, embedder, config, say), sets
+        return skipped_caption_set(found, subject, reason)
+    wanted = Wanted.of_pairs(evaluation.features, found.name, found.pairs, found.digest)
+    return _named(_retrieve(found.pairs, wanted, evaluation, subject, say), found, subject)
 
 
-def _why_not(shards: Shards, config: EvaluateConfig) -> str:
-    if config.retrieval_samples == 0:
+def skipped_caption_set(found: CaptionSet, subject: Subject, reason: str) -> RetrievalResult:
+    """The result of a set that was not measured."""
+    return _named(RetrievalResult(status="skipped", reason=reason), found, subject)
+
+
+def measure_validation(evaluation: Evaluation, subject: Subject, say: Say) -> RetrievalResult:
+    """Search the validation split, or say why it is not searched. Raises InputError if it cannot be measured."""
+    reason = why_no_search(subject) or why_no_validation(evaluation)
+    if reason:
+        return RetrievalResult(status="skipped", reason=reason)
+    return _retrieve(evaluation.val_pairs, wanted_of_validation(evaluation), evaluation, subject, say)
+
+
+def wanted_of_validation(evaluation: Evaluation) -> Wanted:
+    """The images of the validation split that are searched."""
+    digest = evaluation.shards.manifest.digest
+    return Wanted.of_pairs(evaluation.features, VALIDATION, evaluation.val_pairs, digest)
+
+
+def why_no_search(subject: Subject) -> str:
+    """Why the model cannot search, if it cannot."""
+    has_features = subject.objective.zero_shot == "features"
+    return "" if has_features else f"{subject.kind} has no features of texts to search with"
+
+
+def why_no_validation(evaluation: Evaluation) -> str:
+    """Why nothing is measured on the validation split, if nothing is."""
+    manifest = evaluation.shards.manifest
+    if evaluation.config.retrieval_samples == 0:
         return "the configuration says retrieval_samples = 0"
-    if shards.manifest.samples("val") == 0:
-        return f"the data set {shards.manifest.name!r} has no validation split; build it with shards.val_share above 0"
+    if manifest.samples("val") == 0:
+        return f"the data set {manifest.name!r} has no validation split; build it with shards.val_share above 0"
     return ""
 
 
+def _named(result: RetrievalResult, found: CaptionSet, subject: Subject) -> RetrievalResult:
+    about = {
+        "name": found.name,
+        "prompt": "" if found.prompt == AS_IT_IS else found.prompt,
+        "reference": retrieval_reference_of(found.known, subject.tower),
+    }
+    return result.model_copy(update=about)
+
+
 def _retrieve(
-    pairs: Sequence[Pair],
-    name: str,
-    digest: str,
-    features: Path,
-    embedder: Embedder,
-    config: EvaluateConfig,
-    say: Say,
+    pairs: Sequence[Pair], wanted: Wanted, evaluation: Evaluation, subject: Subject, say: Say
 ) -> RetrievalResult:
-    images = [(pair.key, pair.image) for pair in pairs]
-    embedded = embedder.cached_images(features / f"{name}.safetensors", name, digest, images, say)
+    embedder = subject.embedder
+    embedded = wanted.by(embedder, say)
     readable = [pairs[row] for row in embedded.rows]
     identity = token_identity(embedder, [caption for pair in readable for caption in pair.captions])
     matched = relevance([pair.captions for pair in readable], identity.__getitem__)
@@ -82,5 +83,5 @@ def _retrieve(
         embedder.texts(matched.texts),
         matched,
         embedded.unreadable,
-        config.confidence,
+        evaluation.config.confidence,
     )

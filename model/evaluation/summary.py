@@ -128,17 +128,9 @@ class Summary(Result):
 
 def table(summary: Summary) -> str:
     """The short table for the terminal: set, accuracy, interval, chance, in per cent."""
-    rows: list[tuple[str, Share, float]] = []
-    for found in summary.every_set:
-        rows += _lines_of(found)
     retrieval = summary.retrieval
-    for found_by in (retrieval, *summary.retrieval_sets):
-        start = f"{found_by.name}, " if found_by.name else ""
-        for direction, recalls in (
-            ("image to text", found_by.image_to_text),
-            ("text to image", found_by.text_to_image),
-        ):
-            rows += [(f"{start}{direction} R@{recall.k}", recall.share, recall.chance) for recall in recalls]
+    found_by = (*summary.every_set, retrieval, *summary.retrieval_sets)
+    rows = [line for found in found_by for line in lines_of(found)]
     width = max([len(name) for name, _, _ in rows], default=3)
     lines = [f"{'set':<{width}}  accuracy %  {100 * summary.confidence:.4g} % interval  chance %"]
     for name, share, chance in rows:
@@ -150,6 +142,7 @@ def table(summary: Summary) -> str:
         if found.learned.status == "skipped"
     ]
     lines += [f"{skipped.name} skipped: {skipped.reason}" for skipped in summary.skipped_sets]
+    lines += [f"{found.name} skipped: {found.reason}" for found in summary.retrieval_sets if found.reason]
     if summary.zero_shot_skipped:
         lines.append(f"zero-shot skipped: {summary.zero_shot_skipped}")
     if retrieval.status == "skipped":
@@ -157,7 +150,16 @@ def table(summary: Summary) -> str:
     return "\n".join(lines)
 
 
-def _lines_of(found: SetResult | ProbedSet) -> list[tuple[str, Share, float]]:
+def lines_of(found: SetResult | ProbedSet | RetrievalResult) -> list[tuple[str, Share, float]]:
+    """The figures of a set, or of the validation split: what it is, how high, and what guessing would give."""
+    if isinstance(found, RetrievalResult):
+        start = f"{found.name}, " if found.name else ""
+        directions = (("image to text", found.image_to_text), ("text to image", found.text_to_image))
+        return [
+            (f"{start}{direction} R@{recall.k}", recall.share, recall.chance)
+            for direction, recalls in directions
+            for recall in recalls
+        ]
     lines: list[tuple[str, Share, float]] = []
     by_metric = "" if found.metric == "accuracy" else f", {found.metric.replace('_', ' ')}"
     if isinstance(found, SetResult):

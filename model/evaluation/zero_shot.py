@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from model.evaluation.calibration import certainty_bins
-from model.evaluation.embed import Embedded
+from model.evaluation.feature_cache import Embedded
 from model.evaluation.intervals import mean_of_classes, share_of
 from model.evaluation.mentions import Mentions
 from model.evaluation.metrics import measured, metric_chance

@@ -41,7 +41,7 @@ FORMATS_OF_ENDINGS: dict[str, Format] = {
     ".ndjson": "jsonl",
 }
 DELIMITERS: dict[Format, str] = {"csv": ",", "tsv": "\t"}
-_HEADERS: dict[Format, str] = {
+_HEADERS = {
     name: f". A {name.upper()} file has {separators} between its columns, and their names in its first line or in "
     "source.url_list.column_names"
     for name, separators in (("csv", "commas"), ("tsv", "tabs"))
