@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 import signal
 import sys
@@ -71,7 +72,10 @@ def main() -> None:
     interrupted = threading.Event()
 
     def interrupt(_number: int, _frame: FrameType | None) -> None:
+        if interrupted.is_set():
+            os._exit(INTERRUPTED_STATUS)  # as harmless as kill -9: the same command goes on
         interrupted.set()
+        os.write(sys.stderr.fileno(), b"stopping; what is at work may end first, a second Ctrl-C ends it at once\n")
         raise KeyboardInterrupt
 
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -87,8 +87,10 @@ def _watchable(port: int) -> Iterator[None]:
     else:
         with running_server(port) as api_url, temporary_settings({PREFECT_API_URL: api_url}):
             print(f"Watch it in Prefect's UI: {api_url.removesuffix('/api')}\n", flush=True)
-            yield
-            APILogHandler().flush()  # before the server that the last lines go to is gone
+            try:
+                yield
+            finally:
+                APILogHandler().flush()  # before the server that the last lines go to is gone
 
 
 def _example_url(space: Workspace, recipe: Recipe) -> str:

@@ -18,6 +18,7 @@ from pipeline.errors import WorkError
 STOP_GRACE_S = 25
 SHUTDOWN_TIMEOUT_S = 15
 TAIL_LINES = 50
+USER_ERROR = "error: "
 PR_SET_PDEATHSIG = 1
 
 
@@ -32,7 +33,9 @@ class ProcessError(WorkError):
     @property
     def user_error(self) -> str | None:
         """The line that tells a person what to mend, if there is one."""
-        return next((line.removeprefix("error: ") for line in reversed(self.tail) if line.startswith("error: ")), None)
+        return next(
+            (line.removeprefix(USER_ERROR) for line in reversed(self.tail) if line.startswith(USER_ERROR)), None
+        )
 
 
 class Launcher(Protocol):
@@ -77,18 +80,25 @@ class LocalPython:
 def run_process(
     module: str, command: Sequence[str], environment: dict[str, str], log: Path, on_line: Callable[[str], None]
 ) -> None:
-    """Run a command, append its lines to `log`, hand each to `on_line`; stop it if this process is stopped."""
+    """Run a command, append its lines to `log`, hand each to `on_line`; stop it if this process is stopped.
+
+    A line that tells a person what to mend is not handed on, for ProcessError.user_error is it, nor what torchrun says of it
+    afterwards, which is long.
+    """
     log.parent.mkdir(parents=True, exist_ok=True)
     tail: deque[str] = deque(maxlen=TAIL_LINES)
     process = start_process(command, environment, stdin=subprocess.DEVNULL)
     assert process.stdout is not None
+    has_failed = False
     try:
         with log.open("a", encoding="utf-8") as file:
             for line in process.stdout:
                 file.write(line)
                 file.flush()
                 tail.append(line.rstrip("\n"))
-                on_line(tail[-1])
+                has_failed = has_failed or line.startswith(USER_ERROR)
+                if not has_failed:
+                    on_line(tail[-1])
         status = process.wait()
     finally:
         stop_process(process)

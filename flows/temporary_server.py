@@ -48,8 +48,10 @@ def server() -> Iterator[None]:
             raise WorkError("Prefect's server did not start; what it said is above")
         # Without an address of its UI, which it does not have, no link to it is shown.
         with temporary_settings({PREFECT_API_URL: f"http://{HOST}:{port}/api", PREFECT_UI_URL: ""}):
-            yield
-            APILogHandler().flush()  # before the server that the last lines go to is gone
+            try:
+                yield
+            finally:
+                APILogHandler().flush()  # before the server that the last lines go to is gone
     finally:
         end_process(process)
         process.stdout.close()

@@ -67,6 +67,8 @@ def import_weights(source: str, name: str, dataset: str, workspace: str) -> None
 def export_weights(run: str, folder: str, to: str, dtype: str, workspace: str) -> None:
     """Write the model of a run in another format; prints the new folder. Raises InputError."""
     run_dir = Workspace.at(workspace).run(run)
+    if not (run_dir / "config.json").exists():
+        raise InputError(f"{run_dir}: no run; name one that wit pretrain or wit import-weights made")
     _run(["export", str(run_dir), folder, "--format", to, "--dtype", dtype], run_dir / "export.log")
 
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import logging
 import re
+import signal
 import socket
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,8 @@ import pytest
 from flows import cli
 from flows.recipes import recipe
 from model.config import MocoConfig
+
+CHECKOUT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture
@@ -139,3 +144,33 @@ def test_a_full_disk_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch, capsys
     monkeypatch.setitem(cli.COMMANDS, "recipes", write)
     assert cli.run(["recipes"]) == 1
     assert "No space left" in capsys.readouterr().err
+
+
+def test_a_second_ctrl_c_waits_for_nothing() -> None:
+    program = """
+import time
+from flows import cli
+
+def work(arguments):
+    try:
+        print("at work", flush=True)
+        time.sleep(600)
+    except KeyboardInterrupt:
+        print("tidying", flush=True)
+        time.sleep(600)
+
+cli.COMMANDS["recipes"] = work
+cli.main()
+"""
+    command = [sys.executable, "-c", program, "recipes"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, cwd=CHECKOUT, text=True, **pipes) as process:
+        assert process.stdout is not None and process.stderr is not None
+        try:
+            for line in ("at work\n", "tidying\n"):
+                assert process.stdout.readline() == line
+                process.send_signal(signal.SIGINT)
+            assert process.wait(30) == 130
+            assert process.stderr.read().startswith("stopping; ")
+        finally:
+            process.kill()

@@ -43,6 +43,17 @@ def test_failure_tells_status_last_lines_and_the_persons_error(tmp_path: Path) -
     assert len(failure.value.tail) == 50 and failure.value.tail[-2] == "199"
 
 
+def test_what_a_person_is_to_mend_is_told_once_and_without_what_follows_it(tmp_path: Path) -> None:
+    program = (
+        "import sys; print('step 1'); print('error: no such data set'); print('Traceback of the launcher'); sys.exit(2)"
+    )
+    lines: list[str] = []
+    with pytest.raises(ProcessError) as failure:
+        run_process("model.train", [*PYTHON, program], {}, tmp_path / "log", lines.append)
+    assert lines == ["step 1"] and failure.value.user_error == "no such data set"
+    assert (tmp_path / "log").read_text().splitlines()[1:] == ["error: no such data set", "Traceback of the launcher"]
+
+
 def test_an_interrupted_parent_stops_its_child(tmp_path: Path) -> None:
     pids: list[int] = []
 

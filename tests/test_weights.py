@@ -453,3 +453,6 @@ def test_wit_brings_a_model_into_the_workspace(
     assert_same_features(brought, before.model.encode_image, before.model.encode_text)
     assert cli.run(["export-weights", "brought"]) == 2
     assert "give a run and a new folder" in capsys.readouterr().err
+    assert cli.run(["export-weights", "nobody", str(tmp_path / "new")]) == 2
+    assert "runs/nobody: no run; name one that wit pretrain" in capsys.readouterr().err
+    assert not (tmp_path / "workspace" / "runs" / "nobody").exists()
