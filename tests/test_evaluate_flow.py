@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import threading
 import time
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from evaluation_inputs import picture, write_config, write_run, write_set, write_shards, write_split
 from prefect import flow
@@ -159,14 +163,17 @@ def test_a_run_is_measured_once(workspace: Path) -> None:
 
 
 WORKER = """
-import json, os, sys
-names = ["fatal", "good"]
+import json, os, sys, time
+folder, *names = sys.argv[1:]
 for line in sys.stdin:
     asked = json.loads(line)
     if asked["do"] == "report":
-        open(sys.argv[1], "w").write(json.dumps(asked["failed"]))
+        open(f"{folder}/failed.json", "w").write(json.dumps(asked["failed"]))
     if asked.get("name") == "fatal":
         os._exit(3)
+    if asked.get("name") == "slow":
+        print("slow:", os.getpid(), flush=True)
+        time.sleep(600)
     figure = {"figure": "good", "value": 0.5, "low": 0.4, "high": 0.6, "chance": 0.1}
     found = {"is_done": False, "names": names, "missing": names, "embedded": 1, "was_measured": False}
     found |= {"skipped": {} if asked["do"] == "plan" else "", "figures": [figure]}
@@ -174,25 +181,29 @@ for line in sys.stdin:
 """
 
 
-def test_a_set_that_ends_its_process_fails_the_flow_after_the_report(
-    prefect_harness: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A worker that does as the real one does when the kernel ends it; that cannot be had of a small set."""
-    (tmp_path / "dying.py").write_text(WORKER)
+@pytest.fixture
+def walk(prefect_harness: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """A flow that measures sets of these names with workers that end, or take long, as the real ones do of large sets."""
+    (tmp_path / "acting.py").write_text(WORKER)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     one = Evaluation(0, config(), tmp_path, tmp_path, "", "")
-    failed = tmp_path / "failed.json"
 
     @flow
-    def walk() -> None:
-        runner: ThreadPoolTaskRunner[Any] = ThreadPoolTaskRunner(max_workers=2)
-        with runner, Conversations("dying", [str(failed)], 2, tmp_path / "log") as workers:
+    def walk(names: list[str], processes: int) -> None:
+        runner: ThreadPoolTaskRunner[Any] = ThreadPoolTaskRunner(max_workers=processes)
+        with runner, Conversations("acting", [str(tmp_path), *names], processes, tmp_path / "log") as workers:
             measure([one], workers, runner)
 
-    state = walk(return_state=True)
-    assert json.loads(failed.read_text()) == {"fatal": "the process that measured it ended with status 3"}
+    return walk
+
+
+def test_a_set_that_ends_its_process_fails_the_flow_after_the_report(walk: Callable[..., Any], tmp_path: Path) -> None:
+    state = walk(["fatal", "good"], 2, return_state=True)
+    assert json.loads((tmp_path / "failed.json").read_text()) == {
+        "fatal": "the process that measured it ended with status 3"
+    }
     with pytest.raises(
-        WorkError, match=r"1 of 2 sets ended their process.* fatal: python -m dying ended with status 3"
+        WorkError, match=r"1 of 2 sets ended their process.* fatal: python -m acting ended with status 3"
     ):
         state.result()
     told = states(state.state_details.flow_run_id, 5)
@@ -200,3 +211,22 @@ def test_a_set_that_ends_its_process_fails_the_flow_after_the_report(
         **dict.fromkeys(("plan", "embed", "good", "report"), "Completed"),
         "fatal": "Failed",
     }
+
+
+def test_an_interrupted_flow_leaves_no_process_and_begins_no_other_set(
+    walk: Callable[..., Any], tmp_path: Path
+) -> None:
+    log = tmp_path / "log"
+
+    def interrupt() -> None:
+        while not (log.exists() and "slow: " in log.read_text()):
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt, daemon=True)
+    thread.start()
+    with pytest.raises(KeyboardInterrupt):
+        walk(["slow", "good", "fatal"], 1)
+    thread.join()
+    (line,) = log.read_text().splitlines()
+    assert not psutil.pid_exists(int(line.removeprefix("slow: "))) and not (tmp_path / "failed.json").exists()
