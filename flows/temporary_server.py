@@ -34,6 +34,8 @@ def server() -> Iterator[None]:
     if PREFECT_API_URL.value():
         yield
         return
+    # The first one on a machine makes its database, which takes 20 s.
+    print("PREFECT_API_URL is not set: starting a Prefect server for this command", file=sys.stderr, flush=True)
     process = subprocess.Popen(
         [sys.executable, "-m", "flows.temporary_server"],
         stdin=subprocess.DEVNULL,
