@@ -11,7 +11,7 @@ from flows.workspace import Workspace
 from pipeline.errors import InputError, WorkError
 
 if TYPE_CHECKING:
-    from pipeline.block_lines import ListName
+    from pipeline.block_entries import ListName
 
 
 @dataclass

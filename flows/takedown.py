@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from flows.workspace import DatasetFolders, Workspace, only_writer
-from pipeline.block_lines import ListName
+from pipeline.block_entries import ListName
 from pipeline.card import CARD, CardConfig
 from pipeline.errors import InputError
 from pipeline.pictures import PICTURES, PicturesConfig

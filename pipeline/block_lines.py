@@ -7,22 +7,21 @@ import logging
 import lzma
 import math
 import re
-import unicodedata
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import IO, Any, Literal, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import Field
 
+from pipeline.block_entries import NORMAL, ListName
 from pipeline.errors import InputError
 from pipeline.parquet import batches, open_parquet
 from pipeline.settings import Settings
 from pipeline.sources.files import open_seekable, open_stream
 from pipeline.sources.rows import TableWriter
-from pipeline.urls import normalise_url
 
 BATCH_ROWS = 16_384
 CHUNK_BYTES = 1 << 20
@@ -31,7 +30,6 @@ MAX_ROW_BYTES = 1 << 20  # of CSV, whose other columns may be long
 SHOWN_CHARS = 200  # of a line that cannot be used
 BOM = b"\xef\xbb\xbf"
 
-ListName = Literal["hosts", "urls", "words", "tombstones", "scores", "sha256", "hashes"]
 Format = Literal["text", "CSV", "Parquet"]
 FORMATS: dict[ListName, tuple[Format, ...]] = {
     "hosts": ("text",),
@@ -45,7 +43,6 @@ FORMATS: dict[ListName, tuple[Format, ...]] = {
 _FORMATS_OF_ENDINGS: dict[str, Format] = {"csv": "CSV", "parquet": "Parquet", "pq": "Parquet"}  # others are text
 _COMPRESSED = re.compile(r"\.(?:gz|bz2|xz|zst|zip)$")
 KEY_COLUMNS = ("pair_id", "url")
-HASH_DIGITS = {32: "md5", 64: "sha256"}  # hex digits of each
 HARMLESS = frozenset(("empty", "comment"))  # what a list may hold beside its entries
 
 LINES_SCHEMA = pa.schema(
@@ -263,7 +260,7 @@ def _numbers(file: BlockFile, name: str, column: pa.Array) -> list[float | None]
 
 def _judge(name: ListName, found: Found) -> Line:
     text, is_utf8 = _decode(found.raw or "")
-    normal = _NORMAL[name](text)
+    normal = NORMAL[name](text)
     is_scored = name != "scores" or (found.score is not None and not math.isnan(found.score))
     reason = found.reason
     if reason is None:
@@ -281,57 +278,3 @@ def _decode(raw: bytes | str) -> tuple[str, bool]:
         return raw.decode().strip(), True
     except UnicodeDecodeError:
         return raw.decode("utf-8", "replace").strip(), False
-
-
-Normal = tuple[str, str]  # key and value
-# What block lists in the form of a hosts file send their hosts to.
-_SINKS = ("0.0.0.0", "127.0.0.1", "::", "::1")
-_HOST = re.compile(r"\[[0-9A-Fa-f:.]+\]|[^\s/?#@\\:\[\]]+")
-_PAIR_ID = re.compile(r"[0-9a-fA-F]{32}")
-_SHA256 = re.compile(r"[0-9a-fA-F]{64}")
-
-
-def _host(text: str) -> Normal | None:
-    """`example.com`, `.example.com`, `*.example.com` or, as in a hosts file, `0.0.0.0 example.com`."""
-    fields = text.split()
-    if len(fields) == 2 and fields[0] in _SINKS:
-        text = fields[1]
-    host = text.removeprefix("*").removeprefix(".")
-    host = f"[{host}]" if host.count(":") > 1 and not host.startswith("[") else host
-    url = normalise_url(f"http://{host}/") if _HOST.fullmatch(host) else None
-    return None if url is None else ("host", url.removeprefix("http://").removesuffix("/"))
-
-
-def _url(text: str) -> Normal | None:
-    url = normalise_url(text)
-    return None if url is None else ("url", url)
-
-
-def _word(text: str) -> Normal | None:
-    """As pairs.caption_key has it; block_lists.sql cuts it into words."""
-    return "word", unicodedata.normalize("NFC", text).casefold()
-
-
-def _pair_id_or_url(text: str) -> Normal | None:
-    return ("pair_id", text.lower()) if _PAIR_ID.fullmatch(text) else _url(text)
-
-
-def _sha256(text: str) -> Normal | None:
-    return ("sha256", text.lower()) if _SHA256.fullmatch(text) else None
-
-
-def _hash(text: str) -> Normal | None:
-    algorithm = HASH_DIGITS.get(len(text))
-    return (algorithm, text.lower()) if algorithm and _HEX.fullmatch(text) else None
-
-
-_HEX = re.compile(r"[0-9a-fA-F]+")
-_NORMAL: dict[ListName, Callable[[str], Normal | None]] = {
-    "hosts": _host,
-    "urls": _url,
-    "words": _word,
-    "tombstones": _pair_id_or_url,
-    "scores": _pair_id_or_url,
-    "sha256": _sha256,
-    "hashes": _hash,
-}

@@ -15,7 +15,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 from upath import UPath
 
-from pipeline.block_lines import HASH_DIGITS
+from pipeline.block_entries import HASH_DIGITS
 from pipeline.blocklists import BLOCK_LISTS, LISTS_FILE, BlockListsConfig, find_files, read_block_lists
 from pipeline.query import QueryConfig
 from pipeline.stage import Counts, Stage, is_local

@@ -15,7 +15,8 @@ from typing import Self
 from pydantic import Field, model_validator
 from upath import UPath
 
-from pipeline.block_lines import LINES_SCHEMA, BlockFile, ListName, check_format, option_of, write_lines
+from pipeline.block_entries import ListName
+from pipeline.block_lines import LINES_SCHEMA, BlockFile, check_format, option_of, write_lines
 from pipeline.query import QueryConfig, query_rows, query_to_parquet
 from pipeline.settings import Settings
 from pipeline.sources.files import expand, sha256_file

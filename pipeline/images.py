@@ -14,12 +14,12 @@ from pydantic import Field, model_validator
 from upath import UPath
 
 from pipeline import near_duplicates
-from pipeline.bounded_opener import passing_reasons
 from pipeline.config import IMAGE_RULES, ImageConfig, PresetName, refuse_unread
 from pipeline.curate import counts_of, rows_of
 from pipeline.download import RESULTS_FILE
 from pipeline.errors import InputError
 from pipeline.evaluation_images import EVALUATION_HASHES_FILE, HASHES_SCHEMA, set_totals
+from pipeline.fetch_error import passing_reasons
 from pipeline.image_facts import FACTS_FILE
 from pipeline.image_scores import SCORES_FILE
 from pipeline.near_duplicates import find_near_duplicates, find_near_evaluation_images

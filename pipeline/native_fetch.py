@@ -23,8 +23,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.blocked_hashes import BlockedHashes
-from pipeline.bounded_opener import BLOCKED_HASH, FetchError
 from pipeline.fetch_cache import FetchCache, Outcome, open_cache
+from pipeline.fetch_error import BLOCKED_HASH, FetchError
 from pipeline.fetch_part import FetchSpec, die_with_parent
 from pipeline.originals import OriginalsLog, original_of
 from pipeline.polite_fetcher import PoliteFetcher

@@ -8,9 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import urlsplit
 
 from pipeline.addresses import is_public
-from pipeline.bounded_opener import DEFAULT_PORTS, FetchError
 from pipeline.config import DownloadConfig
 from pipeline.errors import WorkError
+from pipeline.fetch_error import DEFAULT_PORTS, FetchError
 from pipeline.stage import Counts
 
 OUTAGE_MIN_ROWS = 20

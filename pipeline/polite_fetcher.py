@@ -22,7 +22,8 @@ from w3lib.url import safe_url_string
 from yarl import URL
 
 from pipeline.addresses import is_public
-from pipeline.bounded_opener import (
+from pipeline.config import DownloadConfig
+from pipeline.fetch_error import (
     CACHED_HOSTS,
     CHUNK_BYTES,
     DEFAULT_PORTS,
@@ -31,7 +32,6 @@ from pipeline.bounded_opener import (
     FetchError,
     refusal,
 )
-from pipeline.config import DownloadConfig
 from pipeline.jpeg import is_cut_off
 from pipeline.polite_hosts import PoliteHosts
 from pipeline.sources.robots import RobotsRules, directives, opt_out, product_token

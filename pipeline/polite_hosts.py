@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from pipeline.bounded_opener import FetchError
+from pipeline.fetch_error import FetchError
 
 MAX_PAUSE_S = 60.0  # a host that asks for more is left to a later pass
 MAX_REFUSALS = 3  # in a row; then as well

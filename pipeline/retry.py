@@ -16,10 +16,10 @@ import pyarrow.parquet as pq
 from pydantic import Field
 from upath import UPath
 
-from pipeline.bounded_opener import passing_reasons
 from pipeline.config import DownloadConfig
 from pipeline.download import REQUESTS_FILE, RESULTS_FILE, fetch_requests, make_work_folder
 from pipeline.fetch_cache import CachedStage, cache_file
+from pipeline.fetch_error import passing_reasons
 from pipeline.outages import refuse_silence
 from pipeline.query import QueryConfig, query_rows, query_to_parquet
 from pipeline.selection import SELECTED_FILE

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pipeline.bounded_opener import FetchError
+from pipeline.fetch_error import FetchError
 from pipeline.upright import upright
 
 PIXEL_LIMIT_MARK = "CV_IO_MAX_IMAGE_"  # in OpenCV's error; OPENCV_IO_MAX_IMAGE_PIXELS of the environment sets the limit

@@ -14,7 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from upath import UPath
 
-from pipeline.block_lines import LINES_SCHEMA, BlockFile, ListName, check_format, write_lines
+from pipeline.block_entries import ListName
+from pipeline.block_lines import LINES_SCHEMA, BlockFile, check_format, write_lines
 from pipeline.curate import rows_of
 from pipeline.errors import InputError
 from pipeline.images import IMAGE_VERDICTS_FILE

@@ -34,9 +34,10 @@ from upath import UPath
 
 from pipeline import download as download_module
 from pipeline.blocked_hashes import BLOCK_HASHES, plan_hashes
-from pipeline.bounded_opener import BoundedOpener, FetchError
+from pipeline.bounded_opener import BoundedOpener
 from pipeline.config import DownloadConfig
 from pipeline.download import download_stage
+from pipeline.fetch_error import FetchError
 from pipeline.fetch_part import WORKER_DIED, FetchSpec
 from pipeline.jpeg import is_cut_off
 from pipeline.originals import ORIGINALS_SCHEMA

@@ -30,9 +30,9 @@ from PIL import ExifTags, Image
 from upath import UPath
 
 from flows.build_dataset import build_dataset
-from pipeline.bounded_opener import FetchError
 from pipeline.config import BuildDatasetConfig, CurateConfig, DownloadConfig, ImageConfig, ShardConfig
 from pipeline.download import download_stage
+from pipeline.fetch_error import FetchError
 from pipeline.outages import DownloadError
 from pipeline.polite_fetcher import PoliteFetcher
 from pipeline.polite_hosts import MAX_REFUSALS

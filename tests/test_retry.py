@@ -19,8 +19,8 @@ from downloaded_parts import RESULTS_SCHEMA, finished
 from PIL import Image
 from upath import UPath
 
-from pipeline.bounded_opener import passing_reasons, refusal
 from pipeline.config import DownloadConfig
+from pipeline.fetch_error import passing_reasons, refusal
 from pipeline.outages import DownloadError, refuse_silence
 from pipeline.retry import RetryConfig, final_counts, retry_stage, wait_s
 from pipeline.stage import Counts
