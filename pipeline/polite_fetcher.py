@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -220,11 +220,7 @@ class PoliteFetcher:
     async def _require_permission(self, url: str) -> None:
         """Raise FetchError if the robots.txt of the URL's origin forbids it, or cannot be read."""
         origin, host = _origin(url)
-        if origin not in self._rules:
-            self._rules[origin] = asyncio.create_task(self._fetch_rules(origin, host))
-        rules = await asyncio.shield(self._rules[origin])
-        if isinstance(rules, FetchError):
-            raise FetchError(rules.reason, rules.detail)
+        rules = await _once(self._rules, origin, lambda: self._fetch_rules(origin, host))
         if not rules.allows(url):
             raise FetchError("robots", "robots.txt forbids it")
 
@@ -249,11 +245,7 @@ class PoliteFetcher:
     async def _require_no_reservation(self, url: str) -> None:
         """Raise FetchError if the tdmrep.json of the URL's origin reserves it, or that host cannot be reached."""
         origin, _ = _origin(url)
-        if origin not in self._reservations:
-            self._reservations[origin] = asyncio.create_task(self._fetch_reservations(origin))
-        rules = await asyncio.shield(self._reservations[origin])
-        if isinstance(rules, FetchError):
-            raise FetchError(rules.reason, rules.detail)
+        rules = await _once(self._reservations, origin, lambda: self._fetch_reservations(origin))
         if rules.reserves(url):
             raise FetchError("tdm_reserved", "tdmrep.json reserves it")
 
@@ -278,6 +270,20 @@ class PoliteFetcher:
         if not self._config.allow_private_addresses and not is_public(at[0]):
             raise PrivateAddressError("the host is at an address that is not of the public Internet")
         return socket.socket(family, kind, protocol)
+
+
+async def _once(
+    known: dict[str, asyncio.Task[T | FetchError]],
+    origin: str,
+    fetch: Callable[[], Coroutine[Any, Any, T | FetchError]],
+) -> T:
+    """What holds for all URLs of an origin, asked for once. Raises FetchError if it cannot be read."""
+    if origin not in known:
+        known[origin] = asyncio.create_task(fetch())
+    found = await asyncio.shield(known[origin])
+    if isinstance(found, FetchError):
+        raise FetchError(found.reason, found.detail)
+    return found
 
 
 def _origin(url: str) -> tuple[str, str]:
