@@ -63,10 +63,8 @@ def train(training: Training, stop_requested: Callable[[], bool]) -> bool:
 def _take_steps(training: Training, metrics: MetricsFile | None, stop_requested: Callable[[], bool]) -> bool:
     config = training.config.train
     speed, loader_watch = Speed(training.order.global_batch), _watch(training)
-    work, peak = (
-        Work(training.objective, _in_any(training)),
-        peak_flop_per_s(training.processes.device, config.precision),
-    )
+    work = Work(training.objective, _in_any(training))
+    peak = peak_flop_per_s(training.processes.device, config.precision)
     saved_step, captions_cut, stopped = training.step, 0, False
     rehearse(training)
     speed.reset()

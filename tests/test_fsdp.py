@@ -53,7 +53,7 @@ class Found(NamedTuple):
 
     held: int  # bytes of weights, gradients and optimiser in a resumed run after a step
     gradients: dict[str, list[tuple[Tensor, Tensor]]]  # of each objective's parameters, spread and by DDP
-    adam: list[tuple[Tensor, Tensor]]  # weights after steps of HalfAdamW, spread and whole
+    adam: list[tuple[Tensor, Tensor]]  # weights and statistics after steps of HalfAdamW, spread and whole
     flop: tuple[int, ...]  # of batches of several lengths
     texts: list[Tensor]  # features of as many batches of texts as no other process embeds
 
@@ -122,7 +122,10 @@ def adam() -> list[tuple[Tensor, Tensor]]:
             for weight, gradient in zip(weights, of_step, strict=True):
                 weight.grad = placed(gradient, are_spread)
             optimizer.step()
-        ends.append([whole(weight.detach()) for weight in weights])
+        states = [
+            optimizer.state[weight][name] for weight in weights for name in ("first", "second_root", "first_scale")
+        ]
+        ends.append([whole(tensor.detach()) for tensor in (*weights, *states)])
     return list(zip(*ends, strict=True))
 
 
@@ -222,7 +225,7 @@ def test_gradients_of_an_objective_are_those_of_ddp(kind: str, found: list[Found
 
 def test_adam_in_half_precision_rounds_each_part_as_the_whole(found: list[Found]) -> None:
     for one in found:
-        assert len(one.adam) == 3
+        assert len(one.adam) == 3 + 9
         for spread_out, expected in one.adam:
             assert torch.equal(spread_out, expected)
 
