@@ -180,7 +180,7 @@ def test_data_urls_are_cut(tmp_path: Path) -> None:
             "a.tsv",
             "http://h/1.jpg\tA cat\n",
             {},
-            r"its columns, and their names in its first line or in .*column_names",
+            r"their names stand in its first line, or in .*column_names",
         ),
         ("a.csv", "url,caption\n", {}, r"a\.csv: holds no row; remove it from source\.url_list\.paths"),
         ("a.csv", "url,caption\n1\n", {}, r"holds no row that can be read \(1 ragged_row\)"),

@@ -41,11 +41,10 @@ FORMATS_OF_ENDINGS: dict[str, Format] = {
     ".ndjson": "jsonl",
 }
 DELIMITERS: dict[Format, str] = {"csv": ",", "tsv": "\t"}
-_HEADERS = {
-    name: f". A {name.upper()} file has {separators} between its columns, and their names in its first line or in "
+HEADER = (
+    ". A CSV file has commas between its columns, a TSV file tabs; their names stand in its first line, or in "
     "source.url_list.column_names"
-    for name, separators in (("csv", "commas"), ("tsv", "tabs"))
-}
+)
 COMPRESSED_ENDINGS = frozenset((".gz", ".bz2", ".xz", ".zst"))  # of text files; Parquet is compressed within
 FIELD = "source.url_list.paths"
 DAMAGE = "it may be cut short, damaged, or of another format than its name tells; mend it, set source.url_list.format"
@@ -210,10 +209,8 @@ def _check_columns(part: UrlListPart, present: Sequence[str]) -> None:
     for field, column in named.items():
         if column and column not in present:
             names = ", ".join(map(repr, present))
-            raise InputError(
-                f"{part.path}: has no column {column!r}, it has {names}; set source.url_list.{field}"
-                + _HEADERS.get(part.format, "")
-            )
+            remedy = f"set source.url_list.{field}{HEADER if part.format in DELIMITERS else ''}"
+            raise InputError(f"{part.path}: has no column {column!r}, it has {names}; {remedy}")
         if column and present.count(column) > 1:
             raise InputError(
                 f"{part.path}: has {present.count(column)} columns {column!r}; rename all but the one that is meant, "
