@@ -27,7 +27,10 @@ Found = dict[str, Any]
 
 
 class Conversation:
-    """One process, started when it is first asked, and anew after it died; it is asked by one thread at a time."""
+    """One process, started when it is first asked, and anew after it died; it is asked by one thread at a time.
+
+    The kernel ends it with the thread that started it, so threads that ask must last as long: a flow's own, or its runner's.
+    """
 
     def __init__(self, module: str, arguments: Sequence[str], environment: dict[str, str], log: Path) -> None:
         self._module, self._arguments, self._environment, self._log = module, arguments, environment, log
