@@ -99,7 +99,8 @@ def measure(evaluations: Sequence[Evaluation], workers: Conversations, runner: T
     Raises InputError if sets were named and of a run none can be measured; WorkError if a worker died of one. Both after the
     reports of all others.
     """
-    planned = [(one, plan(one, workers)) for one in evaluations]
+    # Asked for its state: a task that is called, not submitted, gives back the state that it returns.
+    planned = [(one, plan(one, workers, return_state=True).result()) for one in evaluations]
     work = [(one, found) for one, found in planned if not found["is_done"]]
     for one, found in work:
         for name, reason in found["skipped"].items():
@@ -187,7 +188,7 @@ def compare(out: str, workers: Conversations) -> None:
 
 
 def _ended(name: str, message: str, found: Found) -> Found:
-    """A task that returns a state ends in it, and who called the task gets the data."""
+    """A task that returns a state ends in it, and its data is the task's result."""
     return cast(Found, Completed(name=name, message=message, data=found))
 
 

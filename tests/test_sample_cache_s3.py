@@ -23,7 +23,7 @@ from model.tokenizer import Tokenizer
 SAMPLES = colour_samples(24)
 ORDER = Order(samples=24, global_batch=8, seed=0)
 EPOCH = ORDER.steps_per_epoch
-ROOT = "s3://wit/colours"
+ROOT = "s3://cached/colours"
 
 
 class Counting:
@@ -35,7 +35,7 @@ class Counting:
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         if environ["PATH_INFO"].endswith(".tar"):
-            self.asked[environ["PATH_INFO"].removeprefix("/wit/colours/")] += 1
+            self.asked[environ["PATH_INFO"].removeprefix("/cached/colours/")] += 1
         return self.application(environ, start_response)
 
 
@@ -57,10 +57,10 @@ def server(local: Path) -> Iterator[Counting]:
             patched.setenv(name, "any")
         s3fs.S3FileSystem.clear_instance_cache()
         store = s3fs.S3FileSystem()
-        store.mkdir("wit")
+        store.mkdir("cached")
         for file in local.rglob("*"):
             if file.is_file():
-                store.pipe_file(f"wit/colours/{file.relative_to(local)}", file.read_bytes())
+                store.pipe_file(f"cached/colours/{file.relative_to(local)}", file.read_bytes())
         yield counting
         s3fs.S3FileSystem.clear_instance_cache()
     served.shutdown()
