@@ -16,6 +16,8 @@ from model.evaluation.embed import Embedder, Say
 from model.evaluation.exports import write_exports
 from model.evaluation.locate import FoundSets, read_sets
 from model.evaluation.measure_sets import measure_sets
+from model.evaluation.multilabel import measure_multilabel
+from model.evaluation.overlap import not_split
 from model.evaluation.reference import image_gflop, nearest_tower
 from model.evaluation.report import write_report
 from model.evaluation.results import Result
@@ -24,7 +26,7 @@ from model.evaluation.shards import Shards, read_shards
 from model.evaluation.summary import Inputs, Row, Summary
 from model.files import sha256_file, write_text
 
-VERSION = 3
+VERSION = 4
 """Raised when the code changes what it writes."""
 
 MARKER = "done.json"
@@ -75,7 +77,7 @@ def finished(evaluation: Evaluation) -> Summary | None:
 
 
 def measure(evaluation: Evaluation, say: Say) -> Summary:
-    """Do the work and write everything; the marker last."""
+    """Do the work and write everything; the marker last. Raises InputError if none of the sets can be measured."""
     out, config = evaluation.out, evaluation.config
     (out / MARKER).unlink(missing_ok=True)
     loaded = load_run(evaluation.run)
@@ -99,8 +101,13 @@ def measure(evaluation: Evaluation, say: Say) -> Summary:
         tower = nearest_tower(vision.kind == "vit", gflop)
     features = out / "features"
     measured = measure_sets(sets.labelled, evaluation.shards, features, config, embedder, objective, tower, say)
+    multilabel, skipped_multilabel = measure_multilabel(
+        sets.multilabel, features, config, embedder, objective, tower, say
+    )
+    if skipped_multilabel and not (multilabel or sets.labelled or sets.captioned):
+        raise InputError(skipped_multilabel[0].reason)
     skipped = ""
-    if objective.zero_shot == "none" and sets.labelled:
+    if objective.zero_shot == "none" and (sets.labelled or sets.multilabel):
         skipped = (
             f"{kind} learns no match of an image and a text; its features are measured with labels, where a set has a "
             "training split"
@@ -114,12 +121,13 @@ def measure(evaluation: Evaluation, say: Say) -> Summary:
         confidence=config.confidence,
         inputs=evaluation.inputs,
         temperature=1 / objective.scale,
-        rows=[*map(Row.of, measured.sets), *map(Row.of, measured.probed)],
+        rows=[*map(Row.of, measured.sets), *map(Row.of, measured.probed), *map(Row.of, multilabel)],
         sets=measured.sets,
         probed=tuple(measured.probed),
+        multilabel=tuple(multilabel),
         shifts=tuple(measured.shifts),
-        overlaps=tuple(measured.overlaps),
-        skipped_sets=(*sets.skipped, *measured.skipped),
+        overlaps=(*measured.overlaps, *not_split(multilabel, evaluation.shards)),
+        skipped_sets=(*sets.skipped, *measured.skipped, *skipped_multilabel),
         image_gflop=gflop,
         judged_by=objective.zero_shot,
         zero_shot_skipped=skipped,
@@ -137,6 +145,7 @@ def measure(evaluation: Evaluation, say: Say) -> Summary:
 def _write_results(folder: Path, summary: Summary) -> None:
     """One file a set, and what was found across sets; those of an earlier evaluation go."""
     texts = {found.name: found.model_dump_json(indent=1) for found in summary.every_set}
+    texts |= {found.name: found.model_dump_json(indent=1) for found in summary.multilabel}
     texts |= {found.name: found.model_dump_json(indent=1) for found in summary.retrieval_sets}
     texts["retrieval"] = summary.retrieval.model_dump_json(indent=1)
     across: dict[str, Sequence[Result]] = {"robustness": summary.shifts, "overlap": summary.overlaps}

@@ -32,7 +32,7 @@ from model.evaluation.robustness import (
     shift_of,
     variants_of_imagenet,
 )
-from model.evaluation.sets import EvaluationSet
+from model.evaluation.sets import EvaluationSet, NamedClasses
 from model.evaluation.shards import Shards, training_captions
 from model.evaluation.zero_shot import (
     choose,
@@ -193,7 +193,7 @@ def _is_imagenet(found: EvaluationSet) -> bool:
     return found.known is not None and found.known.name == IMAGENET
 
 
-def warn_of_equal_classes(found: EvaluationSet, embedder: Embedder, say: Say) -> None:
+def warn_of_equal_classes(found: NamedClasses, embedder: Embedder, say: Say) -> None:
     """Say which classes the model cannot tell apart, because all their prompts come to the same tokens."""
     prompts_CT = [found.prompts(label) for label in range(len(found.class_names))]
     identity = token_identity(embedder, [prompt for prompts_T in prompts_CT for prompt in prompts_T])
@@ -213,12 +213,12 @@ def warn_of_equal_classes(found: EvaluationSet, embedder: Embedder, say: Say) ->
         )
 
 
-def prompt_features(embedder: Embedder, found: EvaluationSet) -> Tensor:
+def prompt_features(embedder: Embedder, found: NamedClasses) -> Tensor:
     """Features (C, T, D) of every class name in every template, unnormalised; all go through the tower together."""
     return embedder.texts(prompts_of(found)).view(len(found.class_names), len(found.templates), -1)
 
 
-def prompts_of(found: EvaluationSet) -> list[str]:
+def prompts_of(found: NamedClasses) -> list[str]:
     """Every class name in every template, class by class."""
     return [prompt for label in range(len(found.class_names)) for prompt in found.prompts(label)]
 

@@ -14,6 +14,7 @@ from scipy.stats import binom
 
 from model.errors import InputError
 from model.evaluation.intervals import Share, share_of
+from model.evaluation.multilabel_results import MultilabelResult
 from model.evaluation.results import Result
 from model.evaluation.sets import EvaluationSet
 from model.evaluation.shards import Shards
@@ -98,6 +99,14 @@ def overlap_of(
         gain=None if without is None else every - without,
         p_value=None if without is None or not overlap else float(binom.sf(sum(overlap) - 1, len(overlap), without)),
     )
+
+
+def not_split(found: Sequence[MultilabelResult], shards: Shards) -> list[Overlap]:
+    """The lines of sets whose images are not right or wrong as a whole, where the build compared with any set."""
+    if not shards.manifest.evaluation_overlap.sets:
+        return []
+    reason = "its images show several classes, so none of them is right or wrong as a whole"
+    return [Overlap(set=each.name, reason=reason) for each in found]
 
 
 def _without_ending(image: str) -> str:

@@ -18,22 +18,14 @@ from model.evaluation.wds import is_wds, read_wds
 
 
 @dataclass(frozen=True)
-class EvaluationSet:
-    """One set. `images_digest` identifies its images and labels, `digest` all else too: names, templates, other splits.
-
-    `train` and `val` are None where the folder has none; they are what a linear probe is fitted on. `known` is what the
-    registry says of it, `names_source` and `templates_source` tell where class names and prompts are from.
+class NamedClasses:
+    """The words of a set. `known` is what the registry says of it, `names_source` and `templates_source` tell where class
+    names and prompts are from.
     """
 
     name: str
     class_names: tuple[str, ...]
     templates: tuple[str, ...]
-    metric: Metric
-    samples: tuple[LabelledImage, ...]
-    images_digest: str
-    train: Split | None
-    val: Split | None
-    digest: str
     known: KnownSet | None
     stored_as: str
     names_source: str
@@ -42,6 +34,21 @@ class EvaluationSet:
     def prompts(self, label: int) -> list[str]:
         """The class's name in every template."""
         return [fill(template, self.class_names[label]) for template in self.templates]
+
+
+@dataclass(frozen=True)
+class EvaluationSet(NamedClasses):
+    """One set. `images_digest` identifies its images and labels, `digest` all else too: names, templates, other splits.
+
+    `train` and `val` are None where the folder has none; they are what a linear probe is fitted on.
+    """
+
+    metric: Metric
+    samples: tuple[LabelledImage, ...]
+    images_digest: str
+    train: Split | None
+    val: Split | None
+    digest: str
 
 
 def read_set(folder: Path) -> EvaluationSet:
@@ -58,7 +65,8 @@ def read_set(folder: Path) -> EvaluationSet:
     kind = folder / "dataset_type.txt"
     if kind.is_file() and kind.read_text().strip() not in ("", "classification"):
         raise InputError(
-            f"{kind}: {kind.read_text().strip()!r} cannot be measured here; only classification and retrieval sets can"
+            f"{kind}: {kind.read_text().strip()!r} cannot be measured here; only classification, multilabel and retrieval "
+            "sets can"
         )
     known = find(folder.resolve().name)
     layout = _read(folder, known)

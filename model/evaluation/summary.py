@@ -8,6 +8,7 @@ from typing import Literal
 
 from model.evaluation.intervals import Share
 from model.evaluation.metrics import Metric
+from model.evaluation.multilabel_results import MultilabelResult
 from model.evaluation.overlap import Overlap
 from model.evaluation.results import ProbedSet, Result, RetrievalResult, SetResult, SkippedSet
 from model.evaluation.robustness import Shift
@@ -56,13 +57,13 @@ class Row(Result):
     paper_flag: str
 
     @classmethod
-    def of(cls, found: SetResult | ProbedSet) -> Row:
+    def of(cls, found: SetResult | ProbedSet | MultilabelResult) -> Row:
         """The line of a set."""
-        probe, neighbours, beside = found.learned.probe, found.learned.neighbours, found.reference
-        top1, metric = None, None
-        chance = found.metric_chance
-        if isinstance(found, SetResult):
-            top1, metric, chance = found.top1, found.metric_share, found.chance_top1
+        probe, beside = found.learned.probe, found.reference
+        neighbours = None if isinstance(found, MultilabelResult) else found.learned.neighbours
+        top1 = found.top1 if isinstance(found, SetResult) else None
+        metric = None if isinstance(found, ProbedSet) else found.metric_share
+        chance = found.chance_top1 if isinstance(found, SetResult) else found.metric_chance
         return cls(
             set=found.name,
             images=found.images,
@@ -101,6 +102,8 @@ class Summary(Result):
     sets: list[SetResult]
     probed: tuple[ProbedSet, ...] = ()
     """The sets instead of `sets`, where the model judges no texts."""
+    multilabel: tuple[MultilabelResult, ...] = ()
+    """The sets whose images show several classes."""
     shifts: tuple[Shift, ...] = ()
     overlaps: tuple[Overlap, ...] = ()
     skipped_sets: tuple[SkippedSet, ...] = ()
@@ -131,6 +134,10 @@ def table(summary: Summary) -> str:
     rows: list[tuple[str, Share, float]] = []
     for found in summary.every_set:
         rows += _lines_of(found)
+    for several in summary.multilabel:
+        for judged_by, share in several.shares.items():
+            start = several.name if judged_by == "zero-shot" else f"{several.name}, {judged_by}"
+            rows.append((f"{start}, mean average precision", share, several.metric_chance))
     retrieval = summary.retrieval
     for found_by in (retrieval, *summary.retrieval_sets):
         start = f"{found_by.name}, " if found_by.name else ""
@@ -146,7 +153,7 @@ def table(summary: Summary) -> str:
         lines.append(f"{name:<{width}}  {100 * share.value:>10.1f}  {interval:<13}  {100 * chance:>8.1f}")
     lines += [
         f"linear probe of {found.name} skipped: {found.learned.reason}"
-        for found in summary.every_set
+        for found in (*summary.every_set, *summary.multilabel)
         if found.learned.status == "skipped"
     ]
     lines += [f"{skipped.name} skipped: {skipped.reason}" for skipped in summary.skipped_sets]
