@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from model.evaluation.domains import domains_of
 from model.evaluation.intervals import Share
 from model.evaluation.multilabel_results import MultilabelResult
 from model.evaluation.registry import find
@@ -144,6 +145,7 @@ def _details(summary: Summary) -> Iterator[tuple[str, str]]:
     ]
     lines += [_multilabel_line(found) for found in summary.multilabel]
     yield f"Zero-shot, with {level} intervals", "\n".join(lines)
+    yield "By domain", _domain_table(summary)
     recalls = []
     for retrieved in (summary.retrieval, *summary.retrieval_sets):
         start = f"{_cell(retrieved.name)}, " if retrieved.name else ""
@@ -172,6 +174,25 @@ def _details(summary: Summary) -> Iterator[tuple[str, str]]:
         ),
     )
     yield "Skipped", "\n".join(f"- {_cell(each.name)}: {_cell(each.reason)}" for each in summary.skipped_sets)
+
+
+def _domain_table(summary: Summary) -> str:
+    """Empty where there are too few domains."""
+    domains = domains_of(summary)
+    if not domains:
+        return ""
+    lines = [_line(["domain", "sets", "zero-shot", "paper", "chance", "probe", "paper", "not measured"])]
+    lines.append(_line(["---", "---:", "---:", "---:", "---:", "---:", "---:", "---"]))
+    for domain in domains:
+        count = f"{len(domain.measured)} of {len(domain.measured) + len(domain.absent)}"
+        figures = [DASH] * 5
+        if domain.zero_shot is not None:
+            score = domain.zero_shot
+            figures[:3] = [_number(100 * share) for share in (score.ours, score.paper, score.chance)]
+        if domain.probe is not None:
+            figures[3:] = [_number(100 * share) for share in (domain.probe.ours, domain.probe.paper)]
+        lines.append(_line([domain.name, count, *figures, ", ".join(domain.absent) or DASH]))
+    return "Means over the sets that were measured, in per cent.\n\n" + "\n".join(lines)
 
 
 def _multilabel_line(found: MultilabelResult) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from model.evaluation import story
+from model.evaluation.domain_view import DomainView, domain_view
 from model.evaluation.intervals import Share
 from model.evaluation.multilabel_results import MultilabelResult
 from model.evaluation.overlap import Overlap
@@ -49,6 +50,7 @@ class Beside:
     shifts: Sequence[Shift]
     overlaps: list[Overlap]
     overlaps_skipped: list[Overlap]
+    domains: DomainView | None
 
     @property
     def is_shown(self) -> bool:
@@ -78,6 +80,7 @@ def beside_the_paper(summary: Summary) -> Beside:
         summary.shifts,
         [found for found in summary.overlaps if not found.reason],
         [found for found in summary.overlaps if found.reason],
+        domain_view(summary),
     )
 
 
