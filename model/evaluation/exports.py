@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from model.evaluation.domains import domains_of
+from model.evaluation.fairness_view import fairness_csv, fairness_lines
 from model.evaluation.intervals import Share
 from model.evaluation.multilabel_results import MultilabelResult
 from model.evaluation.registry import find
@@ -19,13 +20,18 @@ from model.evaluation.summary import Row, Summary
 from model.files import write_text
 
 CLIP_BENCHMARK = "clip_benchmark"
+FAIRNESS = "fairness.csv"
 DASH = "–"
 
 
 def write_exports(out: Path, summary: Summary) -> None:
-    """report.md, results.csv and clip_benchmark/*.json; those of an earlier evaluation go."""
+    """report.md, results.csv, fairness.csv and clip_benchmark/*.json; those of an earlier evaluation go."""
     write_text(out / "report.md", markdown([summary]))
     write_text(out / "results.csv", as_csv([summary]))
+    if summary.fairness:
+        write_text(out / FAIRNESS, fairness_csv(summary))
+    else:
+        (out / FAIRNESS).unlink(missing_ok=True)
     dumps = dict(clip_benchmark_dumps(summary))
     for stale in (out / CLIP_BENCHMARK).glob("*.json"):
         if stale.name not in dumps:
@@ -173,6 +179,7 @@ def _details(summary: Summary) -> Iterator[tuple[str, str]]:
             if not found.reason
         ),
     )
+    yield "Fairness probes", "\n".join(f"- {_cell(line)}" for line in fairness_lines(summary))
     yield "Skipped", "\n".join(f"- {_cell(each.name)}: {_cell(each.reason)}" for each in summary.skipped_sets)
 
 

@@ -13,7 +13,7 @@ from model.evaluation.registry import find, key_of, views
 from model.evaluation.results import SkippedSet
 from model.evaluation.sets import EvaluationSet, read_set
 
-RESERVED_NAMES = ("retrieval", "robustness", "overlap")
+RESERVED_NAMES = ("retrieval", "robustness", "overlap", "fairness")
 """Of files in results/ that are not of one set."""
 
 

@@ -127,6 +127,7 @@ def measure(evaluation: Evaluation, say: Say) -> Summary:
         multilabel=tuple(multilabel),
         shifts=tuple(measured.shifts),
         overlaps=(*measured.overlaps, *not_split(multilabel, evaluation.shards)),
+        fairness=tuple(measured.fairness),
         skipped_sets=(*sets.skipped, *measured.skipped, *skipped_multilabel),
         image_gflop=gflop,
         judged_by=objective.zero_shot,
@@ -148,7 +149,11 @@ def _write_results(folder: Path, summary: Summary) -> None:
     texts |= {found.name: found.model_dump_json(indent=1) for found in summary.multilabel}
     texts |= {found.name: found.model_dump_json(indent=1) for found in summary.retrieval_sets}
     texts["retrieval"] = summary.retrieval.model_dump_json(indent=1)
-    across: dict[str, Sequence[Result]] = {"robustness": summary.shifts, "overlap": summary.overlaps}
+    across: dict[str, Sequence[Result]] = {
+        "robustness": summary.shifts,
+        "overlap": summary.overlaps,
+        "fairness": summary.fairness,
+    }
     texts |= {
         name: json.dumps([one.model_dump() for one in found], indent=1) for name, found in across.items() if found
     }

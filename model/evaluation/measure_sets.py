@@ -6,7 +6,7 @@ Axes: N images, C classes, T templates, D dimensions of the shared space.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from torch import Tensor
 from model.config import EvaluateConfig
 from model.errors import InputError
 from model.evaluation.embed import Embedded, Embedder, Say, check_readable
+from model.evaluation.fairness import Fairness, fairness_of
 from model.evaluation.intervals import Share
 from model.evaluation.learned import measure_learned
 from model.evaluation.mentions import count_mentions
@@ -58,6 +59,7 @@ class MeasuredSets:
     skipped: list[SkippedSet] = field(default_factory=list)
     shifts: list[Shift] = field(default_factory=list)
     overlaps: list[Overlap] = field(default_factory=list)
+    fairness: list[Fairness] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,8 @@ def measure_sets(
                 measure_learned, found, embedded, embedder=embedder, features=features, config=config, say=say
             )
             if objective.zero_shot == "none":
-                learned = learn(zero_shot=None)
+                learned, probe_NC = learn(zero_shot=None)
+                measured.fairness += _fairness(found, embedded, None, None, probe_NC, config.confidence)
                 measured.probed.append(
                     ProbedSet(
                         name=found.name,
@@ -117,13 +120,14 @@ def measure_sets(
             if objective.zero_shot == "scores":
                 judged = embedder.scores(objective.score_texts, found.name, images, prompts_of(found), say)
                 check_readable(found.name, judged.unreadable, len(images))
-                learned = learn(zero_shot=None)
+                learned, probe_NC = learn(zero_shot=None)
                 whole_NC, single_NC = ensemble_scores(judged, found)
             else:
                 prompts_CTD = prompt_features(embedder, found)
                 classes_CD = class_vectors(prompts_CTD)
-                learned = learn(zero_shot=partial(logits, classes_CD=classes_CD, scale=objective.scale))
+                learned, probe_NC = learn(zero_shot=partial(logits, classes_CD=classes_CD, scale=objective.scale))
                 whole_NC, single_NC = ensemble_logits(embedded.features, prompts_CTD, objective.scale)
+            extra_NE = _extra_logits(found, judged, embedder, objective, say)
         except InputError as error:
             measured.skipped.append(SkippedSet(name=found.name, reason=str(error)))
             continue
@@ -139,6 +143,7 @@ def measure_sets(
             reference_of(found.known, tower),
         )
         measured.sets.append(result)
+        measured.fairness += _fairness(found, judged, whole_NC, extra_NE, probe_NC, config.confidence)
         across[found.name] = _Across(result, _among(found, sets, judged, whole_NC, config.confidence))
         if compared:
             measured.overlaps.append(_overlap(found, judged, whole_NC, compared, config.confidence))
@@ -175,6 +180,35 @@ def _overlap(
 ) -> Overlap:
     right_N = choose(whole_NC, _labels(found, judged)).rank == 0
     return overlap_of(found, [found.samples[row].key for row in judged.rows], right_N.tolist(), compared, confidence)
+
+
+def _extra_logits(
+    found: EvaluationSet, judged: Embedded, embedder: Embedder, objective: Objective, say: Say
+) -> Tensor | None:
+    """Zero-shot logits (N, E) of the classes that a fairness probe adds; None if it adds none."""
+    if found.groups is None or not found.groups.extra_classes:
+        return None
+    extra = replace(found, class_names=found.groups.extra_classes)
+    if objective.zero_shot == "features":
+        return logits(judged.features, class_vectors(prompt_features(embedder, extra)), objective.scale)
+    images = [(found.samples[row].key, found.samples[row].image) for row in judged.rows]
+    scores = embedder.scores(objective.score_texts, found.name, images, prompts_of(extra), say)
+    return ensemble_scores(scores, extra)[0]
+
+
+def _fairness(
+    found: EvaluationSet,
+    judged: Embedded,
+    whole_NC: Tensor | None,
+    extra_NE: Tensor | None,
+    probe_NC: Tensor | None,
+    confidence: float,
+) -> list[Fairness]:
+    """The rates by group of a set that asks for them."""
+    if found.groups is None:
+        return []
+    labels_N = _labels(found, judged)
+    return [fairness_of(found.name, found.groups, judged.rows, labels_N, whole_NC, extra_NE, probe_NC, confidence)]
 
 
 def _shifts(sets: Sequence[EvaluationSet], across: dict[str, _Across]) -> list[Shift]:

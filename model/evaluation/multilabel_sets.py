@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from model.errors import InputError
+from model.evaluation.groups import FILE as FAIRNESS_FILE
 from model.evaluation.multilabel_layouts import is_multilabel_table, read_multilabel_table, read_multilabel_wds
 from model.evaluation.multilabel_samples import ManyLabelled, ManyLayout, ManySplit
 from model.evaluation.names import Words, lines, own_class_names, packaged_class_names, templates_of
@@ -45,6 +46,8 @@ def read_multilabel_set(folder: Path) -> MultilabelSet:
         raise InputError(
             f"{metric}: {told!r} is no metric of several labels an image; write {METRIC} or remove the file"
         )
+    if (folder / FAIRNESS_FILE).is_file():
+        raise InputError(f"{folder / FAIRNESS_FILE}: groups are only compared where an image has one label; remove it")
     known = find(folder.resolve().name)
     layout = _read(folder, own_class_names(folder), packaged_class_names(known))
     templates = templates_of(folder, known)

@@ -107,12 +107,15 @@ def search_penalty(
 
 def linear_probe(
     train: Labelled, val: Labelled, test: Labelled, classes: int, metric: Metric, confidence: float
-) -> ProbeResult:
-    """Search the penalty on `val`, fit on `train` and `val`, measure on `test`. Raises ValueError if train shows one class."""
+) -> tuple[ProbeResult, Tensor]:
+    """Search the penalty on `val`, fit on `train` and `val`, measure on `test`, whose logits (N, C) are returned too.
+
+    Raises ValueError if train shows one class.
+    """
     found = search_penalty(train, val, classes, metric)
     fits = _regression(train + val, classes).fit([found.chosen.penalty])
     logits_NC = fits.logits(0, test.features_ND).cpu()
-    return ProbeResult(
+    result = ProbeResult(
         train_images=len(train.labels_N),
         val_images=len(val.labels_N),
         dimensions=train.features_ND.shape[1],
@@ -125,6 +128,7 @@ def linear_probe(
         mean_per_class=measured("mean_per_class", logits_NC, test.labels_N, confidence),
         calibration=calibrate(found.val_logits_NC, val.labels_N, logits_NC, test.labels_N),
     )
+    return result, logits_NC
 
 
 def few_shot_probe(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from model.errors import InputError
 from model.evaluation.folders import classes_in, read_image_folder
+from model.evaluation.groups import Groups, read_groups
 from model.evaluation.metrics import METRICS, Metric
 from model.evaluation.names import fill, lines, own_class_names, packaged_class_names, templates_of
 from model.evaluation.registry import KnownSet, find
@@ -40,7 +41,8 @@ class NamedClasses:
 class EvaluationSet(NamedClasses):
     """One set. `images_digest` identifies its images and labels, `digest` all else too: names, templates, other splits.
 
-    `train` and `val` are None where the folder has none; they are what a linear probe is fitted on.
+    `train` and `val` are None where the folder has none; they are what a linear probe is fitted on. `groups` is what a fairness
+    probe asks about, None where the set asks for none.
     """
 
     metric: Metric
@@ -49,6 +51,7 @@ class EvaluationSet(NamedClasses):
     train: Split | None
     val: Split | None
     digest: str
+    groups: Groups | None = None
 
 
 def read_set(folder: Path) -> EvaluationSet:
@@ -73,6 +76,7 @@ def read_set(folder: Path) -> EvaluationSet:
     templates = templates_of(folder, known)
     classes = len(layout.class_names.words)
     metric = _metric(folder / "metric.txt", known, classes, layout.test)
+    groups = read_groups(folder, layout)
     splits = [layout.test.digest, *(split.digest if split else None for split in (layout.train, layout.val))]
     return EvaluationSet(
         name=folder.resolve().name,
@@ -83,7 +87,10 @@ def read_set(folder: Path) -> EvaluationSet:
         images_digest=layout.test.digest,
         train=layout.train,
         val=layout.val,
-        digest=digest_of([splits, layout.class_names.words, templates.words, metric]),
+        digest=digest_of(
+            [splits, layout.class_names.words, templates.words, metric, groups.told if groups is not None else None]
+        ),
+        groups=groups,
         known=known,
         stored_as=layout.stored_as,
         names_source=layout.class_names.source,

@@ -6,6 +6,7 @@ import hashlib
 import json
 from typing import Literal
 
+from model.evaluation.fairness import Fairness
 from model.evaluation.intervals import Share
 from model.evaluation.metrics import Metric
 from model.evaluation.multilabel_results import MultilabelResult
@@ -106,6 +107,8 @@ class Summary(Result):
     """The sets whose images show several classes."""
     shifts: tuple[Shift, ...] = ()
     overlaps: tuple[Overlap, ...] = ()
+    fairness: tuple[Fairness, ...] = ()
+    """Rates by group, of the sets that ask for them."""
     skipped_sets: tuple[SkippedSet, ...] = ()
     image_gflop: float | None = None
     """Of the image tower's forward pass for one image; counted where a set has figures of the paper beside it."""
