@@ -19,16 +19,20 @@ from sklearn.linear_model import LogisticRegression
 from test_report import parse
 
 from model.checkpoint import load_run
+from model.config import EvaluateConfig
 from model.data import normalise
 from model.errors import InputError
 from model.evaluation.__main__ import main
+from model.evaluation.embed import Embedder
 from model.evaluation.exports import write_exports
 from model.evaluation.fairness import LEAST_IMAGES, fairness_of, rates_of
 from model.evaluation.groups import Groups
 from model.evaluation.images import pixels
 from model.evaluation.intervals import difference_of_shares, wilson
 from model.evaluation.locate import read_sets
+from model.evaluation.measure_sets import measure_sets
 from model.evaluation.sets import read_set
+from model.evaluation.shards import read_shards
 from model.evaluation.summary import Summary
 
 IMAGES = 72
@@ -179,6 +183,24 @@ def test_every_rate_is_the_models_image_by_image(done: Path) -> None:
             rows = [number for number in range(IMAGES) if group_of(number, rate.group) == rate.group]
             assert (rate.images, rate.share.value) == (len(rows), pytest.approx(np.mean([hits[row] for row in rows])))
     assert any(0 < rates.overall.value < 1 for rates in found.rates)
+
+
+def test_a_model_that_scores_texts_scores_the_further_classes_too(done: Path, tmp_path: Path) -> None:
+    run, grouped = load_run(write_run(tmp_path / "run", objective={"kind": "bag_of_words"})), read_set(done / "grouped")
+    embedder = Embedder(run.objective, run.tokenizer, "0", 32, torch.device("cpu"), 24)
+    config = EvaluateConfig(name="grouped", run="run", probe=False)
+    shards = read_shards(str(done / "shards"))
+    measured = measure_sets([grouped], shards, tmp_path, config, embedder, run.objective, None, lambda _: None)
+    names = [*grouped.class_names, *(name for words in CATEGORIES.values() for name in words)]
+    tokens_TL = run.tokenizer.encode([f"a photo of a {name}." for name in names])
+    with torch.inference_mode():
+        images = [torch.from_numpy(pixels(sample.image.read(), 32).copy())[None] for sample in grouped.samples]
+        scores_NT = torch.cat([run.objective.score_texts(normalise(image), tokens_TL) for image in images])
+    chosen = [names[number] for number in scores_NT.argmax(dim=1).tolist()]
+    rates = {found.category: found.overall.value for found in measured.fairness[0].rates if found.category}
+    assert rates == {
+        category: pytest.approx(np.mean([name in words for name in chosen])) for category, words in CATEGORIES.items()
+    }
 
 
 def group_of(number: int, columns: dict[str, str]) -> dict[str, str]:
