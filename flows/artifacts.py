@@ -139,15 +139,19 @@ def _numbers(values: Sequence[float]) -> str:
 
 
 def publish_figures(evaluation: str, name: str, figures: Sequence[Mapping[str, Any]]) -> None:
-    """Show what was measured on one set: each figure with its interval and what guessing would give, in per cent."""
+    """Show what was measured on one set: figures, their intervals and, but for gaps, what guessing would give, in per cent."""
     rows = [
         {
             "figure": figure["figure"],
-            **{f"{part} %": round(100 * figure[part], 1) for part in ("value", "low", "high", "chance")},
+            **{f"{part} %": _percent(figure[part]) for part in ("value", "low", "high", "chance")},
         }
         for figure in figures
     ]
     create_table_artifact(rows, key=key_of("set", f"{evaluation} {name}"), description=f"`{name}` in `{evaluation}`")
+
+
+def _percent(share: float | None) -> float | None:
+    return None if share is None else round(100 * share, 1)
 
 
 def publish_results(name: str, summary: Mapping[str, Any], report: Path) -> None:
@@ -157,11 +161,14 @@ def publish_results(name: str, summary: Mapping[str, Any], report: Path) -> None
         create_table_artifact(
             [dict(row) for row in rows], key=key_of("results", name), description=f"Results of `{name}`"
         )
+    # An accuracy, but where an image shows several classes.
+    ranked = [row for row in rows if row["accuracy_percent"] is None]
     charts = [
-        _scores(title, rows, field, chance)
-        for title, field, chance in (
-            ("Zero-shot accuracy, %", "accuracy_percent", "chance_percent"),
-            ("Linear probe, %", "probe_percent", "metric_chance_percent"),
+        _scores(title, own, field, chance)
+        for title, own, field, chance in (
+            ("Zero-shot accuracy, %", rows, "accuracy_percent", "chance_percent"),
+            ("Zero-shot mean average precision, %", ranked, "metric_percent", "metric_chance_percent"),
+            ("Linear probe, %", rows, "probe_percent", "metric_chance_percent"),
         )
     ]
     unmeasured = [*summary["skipped_sets"], *(found for found in summary["retrieval_sets"] if found["reason"])]

@@ -53,4 +53,9 @@ def evaluation_sets_of(config: PretrainConfig, objective: Objective) -> list[Eva
             f"train.evaluation_sets has {sets.captioned[0].name}, a set of captions; give it to wit evaluate instead, here only "
             "sets with labels are measured"
         )
+    if sets.multilabel:
+        raise InputError(
+            f"train.evaluation_sets has {sets.multilabel[0].name}, whose images have several labels; give it to wit evaluate "
+            "instead, here only sets with one label an image are measured"
+        )
     return sets.labelled

@@ -36,7 +36,7 @@ NO_IMAGE = [("a.jpg", b"this was an image once"), ("a.cls", b"0")]
 
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run, its data set, and sets of which one cannot be read, one is absent and one has captions."""
+    """A finished run, its data set, and sets of which one cannot be read, one is absent and one has several labels an image."""
     space = tmp_path_factory.mktemp("evaluate") / "workspace"
     write_shards(space / "datasets/colours/shards", CAPTIONS * 2, CAPTIONS)
     write_run(space / "runs/random")
@@ -44,11 +44,20 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     sets = space / "evaluation_sets"
     write_split(write_set(sets / "colours") / "train", per_class=4, first=100)
     write_set(sets / "broken", [NO_IMAGE])
+    (sets / "several").mkdir()
+    for number, colour in enumerate(("red", "green")):
+        (sets / f"several/{colour}.jpg").write_bytes(picture(colour, number))
+    (sets / "several/test.csv").write_text("path,labels\nred.jpg,red|blue\ngreen.jpg,green\n")
     return space
 
 
 def config(**fields: Any) -> EvaluateConfig:
-    named = {"name": "colours", "run": "random", "evaluation_sets": ("colours", "broken", "absent"), **fields}
+    named = {
+        "name": "colours",
+        "run": "random",
+        "evaluation_sets": ("colours", "broken", "several", "absent"),
+        **fields,
+    }
     return EvaluateConfig(batch=4, few_shot=(1,), few_shot_seeds=1, **named)
 
 
@@ -101,9 +110,9 @@ def test_a_set_that_fails_is_named_and_the_next_run_does_what_is_missing(
     out, sets = workspace / "evals/colours", workspace / "evaluation_sets"
     best = workspace / "evals/colours-random-best"
     first = run(config(further_runs=(f"{workspace}/runs/random/best",)))
-    told = states(first, 12)
-    expected = {"plan": "Completed", "colours": "Completed", "broken": "Failed", "retrieval": "Completed"}
-    expected["report"] = "Completed"
+    told = states(first, 14)
+    expected = {"plan": "Completed", "colours": "Completed", "broken": "Failed"}
+    expected |= dict.fromkeys(("several", "retrieval", "report"), "Completed")
     names = ("colours", "colours-random-best")
     assert {name: state for name, (state, _) in told.items()} == {
         **{f"{task} of {name}": state for name in names for task, state in expected.items()},
@@ -113,14 +122,17 @@ def test_a_set_that_fails_is_named_and_the_next_run_does_what_is_missing(
     assert "broken: 1 of 1 images cannot be read" in told["broken of colours"][1]
     summary = json.loads((out / "summary.json").read_text())
     assert [lost["name"] for lost in summary["skipped_sets"]] == ["absent", "broken"]
-    assert set(results(out)) == {"colours.json", "retrieval.json"} == set(results(best))
+    assert set(results(out)) == {"colours.json", "several.json", "retrieval.json"} == set(results(best))
     assert not (out / "done.json").exists() and results(out) != results(best)
     log = (out / "evaluation.log").read_text()
     assert log.count("embedding colours 12/12") == log.count("embedding colours/train 16/16") == 1
     shown = artifacts(first)
     (line,) = [line for line in json.loads(shown["set-colours-colours"]) if line["figure"] == "colours"]
     assert (line["value %"], line["chance %"]) == (summary["rows"][0]["accuracy_percent"], 25.0)
+    (line,) = json.loads(shown["set-colours-several"])
+    assert line["figure"] == "several, mean average precision"
     card = shown["report-colours"]
+    assert f"bar [{line['value %']:g}]\n  line [{line['chance %']:g}]" in card
     assert "broken skipped: broken: 1 of 1 images" in card and "absent skipped: " in card
     assert f"bar [{summary['rows'][0]['accuracy_percent']:g}]\n  line [25]" in card
     assert "colours-random-best: zero-shot" in shown["compare-colours"] and (out / "compare.html").exists()
@@ -128,14 +140,15 @@ def test_a_set_that_fails_is_named_and_the_next_run_does_what_is_missing(
     (sets / "broken/test/0.tar").unlink()
     write_set(sets / "broken", [[("a.jpg", picture("red", 1)), ("a.cls", b"0")]])
     features = {path: path.stat().st_mtime_ns for path in out.rglob("*colours.safetensors")}
-    told = states(run(config()), 6)
-    assert [told[name][0] for name in ("colours", "retrieval")] == [ALREADY_DONE] * 2
+    told = states(run(config()), 7)
+    assert [told[name][0] for name in ("colours", "several", "retrieval")] == [ALREADY_DONE] * 3
     assert [told[name][0] for name in ("plan", "embed", "broken", "report")] == ["Completed"] * 4
     assert features == {path: path.stat().st_mtime_ns for path in features} and len(features) == 2
     assert (out / "done.json").exists()
 
     # What processes found in two runs of the flow, one of them beside another model, is what this one finds at once.
-    here = write_config(tmp_path / "out", [sets / "colours", sets / "broken"], few_shot=[1], few_shot_seeds=1)
+    measured = [sets / name for name in ("colours", "broken", "several")]
+    here = write_config(tmp_path / "out", measured, few_shot=[1], few_shot_seeds=1)
     shards = str(workspace / "datasets/colours/shards")
     prepared = prepare(here, workspace / "runs/random", shards, EvaluateConfig.read(here / "config.json"))
     subject = subject_of(prepared)
@@ -150,7 +163,9 @@ def test_a_set_that_fails_is_named_and_the_next_run_does_what_is_missing(
     assert [row.split(",")[:3] for row in rows] == [
         ["colours", "random", "colours"],
         ["colours", "random", "broken"],
+        ["colours", "random", "several"],
         ["colours-random-best", "random", "colours"],
+        ["colours-random-best", "random", "several"],
     ]
 
 
@@ -176,7 +191,7 @@ for line in sys.stdin:
         time.sleep(600)
     figure = {"figure": "good", "value": 0.5, "low": 0.4, "high": 0.6, "chance": 0.1}
     found = {"is_done": False, "names": names, "missing": names, "embedded": 1, "was_measured": False}
-    found |= {"skipped": {} if asked["do"] == "plan" else "", "figures": [figure]}
+    found |= {"skipped": {} if asked["do"] == "plan" else "", "figures": [figure, {**figure, "figure": "gap", "chance": None}]}
     print("answer: " + json.dumps({"found": found}), flush=True)
 """
 
@@ -211,6 +226,11 @@ def test_a_set_that_ends_its_process_fails_the_flow_after_the_report(walk: Calla
         **dict.fromkeys(("plan", "embed", "good", "report"), "Completed"),
         "fatal": "Failed",
     }
+    lines = json.loads(artifacts(state.state_details.flow_run_id)["set-colours-good"])
+    assert [(line["figure"], line["value %"], line["chance %"]) for line in lines] == [
+        ("good", 50.0, 10.0),
+        ("gap", 50.0, None),
+    ]
 
 
 def test_an_interrupted_flow_leaves_no_process_and_begins_no_other_set(

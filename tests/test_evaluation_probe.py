@@ -42,7 +42,8 @@ def score(peer: LogisticRegression, asked: Labelled) -> float:
 
 def test_the_whole_probe_is_scikit_learns(splits: tuple[Labelled, Labelled, Labelled]) -> None:
     train, val, test = splits
-    found = linear_probe(train, val, test, 10, "accuracy", 0.95)
+    found, logits_NC = linear_probe(train, val, test, 10, "accuracy", 0.95)
+    assert found.top1.value == pytest.approx(float((logits_NC.argmax(dim=1) == test.labels_N).double().mean()))
     for point in found.sweep:
         if point.penalty >= 1:  # below, the classes come apart and the peer stops early (test_evaluation_logistic)
             assert point.value == pytest.approx(score(peer_of(train, point.penalty), val), abs=0.004)

@@ -14,12 +14,16 @@ from evaluation_inputs import COLOURS, TEMPLATES, picture, write_config, write_r
 from safetensors.torch import load_file
 
 from model.checkpoint import load_run
+from model.config import EvaluateConfig
 from model.data import normalise
 from model.errors import InputError
 from model.evaluation.__main__ import main
 from model.evaluation.embed import Embedder, check_finite
+from model.evaluation.embed_sets import ToEmbed, embed_sets
 from model.evaluation.images import pixels
+from model.evaluation.measure import measure_name, missing, subject_of
 from model.evaluation.measure_sets import prompt_features
+from model.evaluation.prepare import Evaluation, finished, prepare
 from model.evaluation.sets import read_set
 from model.evaluation.summary import Summary
 
@@ -45,6 +49,34 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def out(tmp_path: Path, inputs: Path) -> Path:
     return write_config(tmp_path / "out", [inputs / "set" / "colours"])
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, inputs: Path) -> Path:
+    """The evaluation of these inputs, once for all tests, for its report takes long: never written to by a test."""
+    out = write_config(tmp_path_factory.mktemp("undisturbed") / "out", [inputs / "set" / "colours"])
+    assert main([str(out), "--run", str(inputs / "run"), "--shards", str(inputs / "shards")]) == 0
+    return out
+
+
+@pytest.fixture
+def done(undisturbed: Path, tmp_path: Path) -> Path:
+    """A copy of it."""
+    return shutil.copytree(undisturbed, tmp_path / "out")
+
+
+def prepared_in(out: Path, run: Path, inputs: Path) -> Evaluation:
+    return prepare(out, run, str(inputs / "shards"), EvaluateConfig.read(out / "config.json"))
+
+
+def measure_missing(prepared: Evaluation) -> list[str]:
+    """All but the report; returns what was missing, then what was said."""
+    subject, todo = subject_of(prepared), missing(prepared)
+    lines = list(todo)
+    embed_sets([ToEmbed(prepared, subject, todo)], lines.append)
+    for name in todo:
+        measure_name(name, prepared, subject, lines.append)
+    return lines
 
 
 Evaluate = Callable[..., tuple[int, str, str]]
@@ -95,9 +127,8 @@ def test_everything_is_written(out: Path, evaluate: Evaluate) -> None:
     assert (summary.retrieval.images, summary.retrieval.texts) == (5, 5)
 
 
-def test_accuracy_is_that_of_the_model_image_by_image(out: Path, evaluate: Evaluate, inputs: Path) -> None:
-    evaluate(out)
-    summary = Summary.model_validate_json((out / "summary.json").read_text())
+def test_accuracy_is_that_of_the_model_image_by_image(undisturbed: Path, inputs: Path) -> None:
+    summary = Summary.model_validate_json((undisturbed / "summary.json").read_text())
     run = load_run(inputs / "run")
     right = 0
     with torch.inference_mode():
@@ -160,60 +191,59 @@ def test_a_model_that_judges_no_texts_is_told_so_and_its_features_kept(
         _ = load_run(folder).model
 
 
-def test_done_is_done(out: Path, evaluate: Evaluate) -> None:
-    evaluate(out)
-    before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
-    status, printed, _ = evaluate(out)
+def test_done_is_done(done: Path, evaluate: Evaluate) -> None:
+    before = {path: path.stat().st_mtime_ns for path in done.rglob("*")}
+    status, printed, _ = evaluate(done)
     assert status == 0
     assert printed.startswith("this very evaluation is done already")
     assert "colours" in printed
-    assert before == {path: path.stat().st_mtime_ns for path in out.rglob("*")}
+    assert before == {path: path.stat().st_mtime_ns for path in done.rglob("*")}
 
 
-def test_features_are_reused_for_the_same_pixels_and_weights_only(
-    out: Path, evaluate: Evaluate, inputs: Path, tmp_path: Path
-) -> None:
-    evaluate(out)
-    cache = out / "features" / "colours.safetensors"
+def test_features_are_reused_for_the_same_pixels_and_weights_only(done: Path, inputs: Path, tmp_path: Path) -> None:
+    cache = done / "features" / "colours.safetensors"
     first = load_file(cache)["features"]
     # Other prompts: measured anew, but no image is looked at again.
     words = tmp_path / "words" / "colours"
     shutil.copytree(inputs / "set" / "colours", words)
     (words / "zeroshot_classification_templates.txt").write_text("a {c}\n")
-    write_config(out, [words])
-    _, printed, _ = evaluate(out)
-    assert "features of colours are in the cache" in printed and "embedding" not in printed
-    assert json.loads((out / "results" / "colours.json").read_text())["templates"] == ["a {c}"]
+    write_config(done, [words])
+    assert measure_missing(prepared_in(done, inputs / "run", inputs)) == [
+        "colours",
+        "features of colours are in the cache",
+    ]
+    assert json.loads((done / "results" / "colours.json").read_text())["templates"] == ["a {c}"]
     # Other weights: every image again.
-    _, printed, _ = evaluate(out, write_run(tmp_path / "run", seed=1))
-    assert "in the cache" not in printed and "embedding colours 12/12" in printed
+    run = write_run(tmp_path / "run", seed=1)
+    lines = measure_missing(prepared_in(done, run, inputs))
+    assert lines[:2] == ["colours", "retrieval"] and "embedding colours 12/12" in lines
+    assert not any("in the cache" in line for line in lines)
     assert not torch.equal(first, load_file(cache)["features"])
     # Other images under the same names.
     write_set(words, [[("0000.jpg", picture("blue", 99)), ("0000.cls", b"0")]])
-    _, printed, _ = evaluate(out, tmp_path / "run")
-    assert "embedding colours 1/1" in printed and "retrieval is measured already" in printed
+    lines = measure_missing(prepared_in(done, run, inputs))
+    assert lines == ["colours", "embedding colours 1/1"]
 
 
-def test_damaged_cache_is_made_anew(out: Path, evaluate: Evaluate) -> None:
-    evaluate(out)
-    cache = out / "features" / "colours.safetensors"
+def test_damaged_cache_is_made_anew(done: Path, inputs: Path) -> None:
+    cache = done / "features" / "colours.safetensors"
     whole = cache.read_bytes()
     cache.write_bytes(whole[:60])
-    (out / "measured" / "colours.json").unlink()
-    (out / "done.json").unlink()
-    status, printed, _ = evaluate(out)
-    assert status == 0 and "embedding colours 12/12" in printed
+    (done / "measured" / "colours.json").unlink()
+    lines = measure_missing(prepared_in(done, inputs / "run", inputs))
+    assert lines[0] == "colours" and lines[-1] == "embedding colours 12/12"
     assert cache.read_bytes() == whole
 
 
-def test_same_inputs_same_bytes_in_another_folder(out: Path, evaluate: Evaluate, tmp_path: Path, inputs: Path) -> None:
-    evaluate(out)
+def test_same_inputs_same_bytes_in_another_folder(
+    undisturbed: Path, evaluate: Evaluate, tmp_path: Path, inputs: Path
+) -> None:
     shutil.copytree(inputs / "set", tmp_path / "moved")
     other = write_config(tmp_path / "other", [tmp_path / "moved" / "colours"])
     evaluate(other)
-    for path in sorted(out.rglob("*")):
+    for path in sorted(undisturbed.rglob("*")):
         if path.is_file() and path.name != "config.json":
-            assert path.read_bytes() == (other / path.relative_to(out)).read_bytes(), path.name
+            assert path.read_bytes() == (other / path.relative_to(undisturbed)).read_bytes(), path.name
 
 
 def test_few_unreadable_images_are_counted_and_shown(evaluate: Evaluate, tmp_path: Path) -> None:
@@ -250,12 +280,11 @@ def test_no_validation_split_is_skipped_with_a_reason(evaluate: Evaluate, tmp_pa
     assert result["status"] == "skipped" and "val_share" in result["reason"]
 
 
-def test_result_of_a_set_that_is_no_longer_named_is_removed(out: Path, evaluate: Evaluate) -> None:
-    evaluate(out)
-    write_config(out, [], retrieval_samples=2)
-    assert evaluate(out)[0] == 0
-    assert [path.name for path in (out / "results").iterdir()] == ["retrieval.json"]
-    assert json.loads((out / "results" / "retrieval.json").read_text())["images"] == 2
+def test_result_of_a_set_that_is_no_longer_named_is_removed(done: Path, evaluate: Evaluate) -> None:
+    write_config(done, [], retrieval_samples=2)
+    assert evaluate(done)[0] == 0
+    assert [path.name for path in (done / "results").iterdir()] == ["retrieval.json"]
+    assert json.loads((done / "results" / "retrieval.json").read_text())["images"] == 2
 
 
 def test_configuration_can_be_given(evaluate: Evaluate, tmp_path: Path, inputs: Path) -> None:
@@ -284,14 +313,15 @@ def test_what_a_person_is_told(evaluate: Evaluate, tmp_path: Path, inputs: Path)
 
 
 @pytest.mark.parametrize("file", ["done.json", "summary.json"])
-@pytest.mark.parametrize("content", [b"{", b"[]", b"\xff", b""])
-def test_a_damaged_marker_is_no_evaluation(out: Path, evaluate: Evaluate, file: str, content: bytes) -> None:
-    evaluate(out)
-    whole = (out / file).read_bytes()
-    (out / file).write_bytes(content)
-    status, printed, complained = evaluate(out)
+def test_a_damaged_marker_is_no_evaluation(done: Path, evaluate: Evaluate, inputs: Path, file: str) -> None:
+    whole = (done / file).read_bytes()
+    assert finished(prepared_in(done, inputs / "run", inputs)) is not None
+    for content in (b"{", b"[]", b"\xff", b""):
+        (done / file).write_bytes(content)
+        assert finished(prepared_in(done, inputs / "run", inputs)) is None
+    status, printed, complained = evaluate(done)
     assert (status, complained) == (0, "") and "nothing to do" not in printed
-    assert (out / file).read_bytes() == whole
+    assert (done / file).read_bytes() == whole
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 from model.errors import InputError
 from model.evaluation.embed import Embedder, Say, cached_by_each
+from model.evaluation.multilabel_sets import MultilabelSet
 from model.evaluation.prepare import VALIDATION, Evaluation
 from model.evaluation.retrieval_sets import wanted_of_validation, why_no_search, why_no_validation
-from model.evaluation.samples import Split
+from model.evaluation.sets import EvaluationSet
 from model.evaluation.subject import Subject
 from model.evaluation.wanted import Wanted
 
@@ -51,9 +52,10 @@ def embed_sets(work: Sequence[ToEmbed], say: Say) -> int:
 
 def _wanted(work: ToEmbed) -> Iterator[Wanted]:
     evaluation, features = work.evaluation, work.evaluation.features
-    for found in evaluation.sets.labelled:
+    sets: tuple[EvaluationSet | MultilabelSet, ...] = (*evaluation.sets.labelled, *evaluation.sets.multilabel)
+    for found in sets:
         if found.name in work.missing:
-            yield Wanted.of_split(features, found.name, Split(found.samples, found.images_digest))
+            yield Wanted.of_split(features, found.name, found.test)
             if evaluation.config.probe and found.train is not None:
                 for name, split in (("train", found.train), ("val", found.val)):
                     if split is not None:

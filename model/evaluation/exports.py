@@ -10,20 +10,28 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from model.evaluation.domains import domains_of
+from model.evaluation.fairness_view import fairness_csv, fairness_lines
 from model.evaluation.intervals import Share
+from model.evaluation.multilabel_results import MultilabelResult
 from model.evaluation.registry import find
-from model.evaluation.results import Recall, SetResult
+from model.evaluation.results import ProbedSet, Recall, SetResult
 from model.evaluation.summary import Row, Summary
 from model.files import write_text
 
 CLIP_BENCHMARK = "clip_benchmark"
+FAIRNESS = "fairness.csv"
 DASH = "–"
 
 
 def write_exports(out: Path, summary: Summary) -> None:
-    """report.md, results.csv and clip_benchmark/*.json; those of an earlier evaluation go."""
+    """report.md, results.csv, fairness.csv and clip_benchmark/*.json; those of an earlier evaluation go."""
     write_text(out / "report.md", markdown([summary]))
     write_text(out / "results.csv", as_csv([summary]))
+    if summary.fairness:
+        write_text(out / FAIRNESS, fairness_csv(summary))
+    else:
+        (out / FAIRNESS).unlink(missing_ok=True)
     dumps = dict(clip_benchmark_dumps(summary))
     for stale in (out / CLIP_BENCHMARK).glob("*.json"):
         if stale.name not in dumps:
@@ -56,10 +64,14 @@ def clip_benchmark_dumps(summary: Summary) -> Iterator[tuple[str, dict[str, Any]
     """(file name, content) of one task on one set, as `clip_benchmark eval` writes them and `clip_benchmark build` reads them."""
     pretrained = summary.inputs.weights_sha256[:12]
     # Two folders may hold the same known set (cifar10, wds_cifar10): each file then has the folder's name.
-    times = Counter(known.name for found in summary.every_set if (known := find(found.name)) is not None)
-    for found in summary.every_set:
+    every: list[SetResult | ProbedSet | MultilabelResult] = [*summary.every_set, *summary.multilabel]
+    times = Counter(known.name for found in every if (known := find(found.name)) is not None)
+    for found in every:
         known = find(found.name)
         name = known.name if known is not None and times[known.name] == 1 else found.name
+        if isinstance(found, MultilabelResult):
+            yield from _multilabel_dumps(summary, name, pretrained, found)
+            continue
         probe = found.learned.probe
         if isinstance(found, SetResult):
             yield _dump(summary, name, pretrained, "zeroshot_classification", _zero_shot_metrics(found))
@@ -81,6 +93,20 @@ def clip_benchmark_dumps(summary: Summary) -> Iterator[tuple[str, dict[str, Any]
                 for recall in own
             }
             yield _dump(summary, name, pretrained, "zeroshot_retrieval", recalls)
+
+
+def _multilabel_dumps(
+    summary: Summary, name: str, pretrained: str, found: MultilabelResult
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    if found.metric_share is not None:
+        metrics = {"mean_average_precision": found.metric_share.value}
+        yield _dump(summary, name, pretrained, "zeroshot_classification", metrics)
+    if found.learned.probe is not None:
+        metrics = {
+            "lp_mean_average_precision": found.learned.probe.metric.value,
+            "weight_decay": found.learned.probe.penalty,
+        }
+        yield _dump(summary, name, pretrained, "linear_probe", metrics)
 
 
 def _zero_shot_metrics(found: SetResult) -> dict[str, float]:
@@ -123,7 +149,9 @@ def _details(summary: Summary) -> Iterator[tuple[str, str]]:
         f"{_interval(found.mean_per_class)}; names from {found.origin.class_names_from}, prompts from {found.origin.prompts_from}"
         for found in summary.sets
     ]
+    lines += [_multilabel_line(found) for found in summary.multilabel]
     yield f"Zero-shot, with {level} intervals", "\n".join(lines)
+    yield "By domain", _domain_table(summary)
     recalls = []
     for retrieved in (summary.retrieval, *summary.retrieval_sets):
         start = f"{_cell(retrieved.name)}, " if retrieved.name else ""
@@ -151,7 +179,32 @@ def _details(summary: Summary) -> Iterator[tuple[str, str]]:
             if not found.reason
         ),
     )
+    yield "Fairness probes", "\n".join(f"- {_cell(line)}" for line in fairness_lines(summary))
     yield "Skipped", "\n".join(f"- {_cell(each.name)}: {_cell(each.reason)}" for each in summary.skipped_sets)
+
+
+def _domain_table(summary: Summary) -> str:
+    """Empty where there are too few domains."""
+    domains = domains_of(summary)
+    if not domains:
+        return ""
+    lines = [_line(["domain", "sets", "zero-shot", "paper", "chance", "probe", "paper", "not measured"])]
+    lines.append(_line(["---", "---:", "---:", "---:", "---:", "---:", "---:", "---"]))
+    for domain in domains:
+        count = f"{len(domain.measured)} of {len(domain.measured) + len(domain.absent)}"
+        figures = [DASH] * 5
+        if domain.zero_shot is not None:
+            score = domain.zero_shot
+            figures[:3] = [_number(100 * share) for share in (score.ours, score.paper, score.chance)]
+        if domain.probe is not None:
+            figures[3:] = [_number(100 * share) for share in (domain.probe.ours, domain.probe.paper)]
+        lines.append(_line([domain.name, count, *figures, ", ".join(domain.absent) or DASH]))
+    return "Means over the sets that were measured, in per cent.\n\n" + "\n".join(lines)
+
+
+def _multilabel_line(found: MultilabelResult) -> str:
+    told = ", ".join(f"{judged_by} {_interval(share)}" for judged_by, share in found.shares.items())
+    return f"- {_cell(found.name)}, mean average precision: {told or 'not measured'}"
 
 
 def _recall(recall: Recall) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from model.errors import InputError
 from model.evaluation.images import FileImage
-from model.evaluation.names import CLASS_NAMES, Words
+from model.evaluation.names import CLASS_NAMES, Words, plain
 from model.evaluation.samples import IMAGE_ENDINGS, SPLITS, LabelledImage, Layout, Split, split_of
 from model.files import sha256_file
 
@@ -48,7 +48,7 @@ def _class_names(folder: Path, found: list[str], own: Words | None, packaged: Wo
     told = [name.replace("_", " ") for name in found]
     if packaged is not None and len(packaged.words) == len(found):
         is_known_order = all(map(SYNSET.fullmatch, found)) or all(name.isdecimal() for name in found)
-        if is_known_order or [_plain(name) for name in packaged.words] == [_plain(name) for name in told]:
+        if is_known_order or [plain(name) for name in packaged.words] == [plain(name) for name in told]:
             return packaged
     return Words(tuple(told), "the folders' names")
 
@@ -56,10 +56,6 @@ def _class_names(folder: Path, found: list[str], own: Words | None, packaged: Wo
 def _in_order(names: set[str]) -> list[str]:
     """By number where all are numbers, as ImageNetV2 (0 to 999) and Flowers102 (1 to 102) come; else by name."""
     return sorted(names, key=int) if all(name.isdecimal() for name in names) else sorted(names)
-
-
-def _plain(name: str) -> str:
-    return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
 def _split(folder: Path, root: Path, label: dict[str, int]) -> Split:

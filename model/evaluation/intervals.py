@@ -1,16 +1,18 @@
 """Shares with confidence intervals.
 
-Exact for independent trials, Korn-Graubard for trials in classes or clusters, bootstrap for what is no mean over trials.
+Exact for independent trials, Korn-Graubard for trials in classes or clusters, bootstrap for what is no mean over trials,
+Newcombe's for the difference of two shares.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
-from scipy.special import betaincinv
+from scipy.special import betaincinv, ndtri
 
 BOOTSTRAP_SAMPLES = 1_000
 SAMPLES_AT_ONCE = 50
@@ -40,6 +42,28 @@ def share_of(hits: int, trials: int, confidence: float) -> Share:
     """The share of independent trials that hit."""
     low, high = clopper_pearson(hits, trials, confidence)
     return Share(value=hits / trials if trials else 0.0, low=low, high=high)
+
+
+def wilson(hits: int, trials: int, confidence: float) -> tuple[float, float]:
+    """The score interval of Wilson 1927, which Newcombe's interval of a difference is made of."""
+    z = float(ndtri((1 + confidence) / 2))
+    share, room = hits / trials, 1 + z**2 / trials
+    middle = (share + z**2 / (2 * trials)) / room
+    half = z / room * math.sqrt(share * (1 - share) / trials + z**2 / (4 * trials**2))
+    return middle - half, middle + half
+
+
+def difference_of_shares(hits: int, trials: int, other_hits: int, other_trials: int, confidence: float) -> Share:
+    """The share of some trials less that of others, all independent, with the interval of Newcombe 1998 (method 10)."""
+    share, other = hits / trials, other_hits / other_trials
+    low, high = wilson(hits, trials, confidence)
+    other_low, other_high = wilson(other_hits, other_trials, confidence)
+    value = share - other
+    return Share(
+        value=value,
+        low=value - math.hypot(share - low, other_high - other),
+        high=value + math.hypot(high - share, other - other_low),
+    )
 
 
 def mean_of_classes(hits: Sequence[int], trials: Sequence[int], confidence: float) -> Share:

@@ -52,17 +52,19 @@ def measure_learned(
     features: Path,
     config: EvaluateConfig,
     say: Say,
-) -> LearnedResult:
-    """Measure all of it on the test images `tested`; features are cached below `features`.
+) -> tuple[LearnedResult, Tensor | None]:
+    """Measure all of it on the test images `tested`; features are cached below `features`. With it come the probe's logits
+    (N, C), None where it was skipped.
 
     Probes see the features before the projection (appendix A.2), neighbours those after it, where the model was taught
     what is alike. `zero_shot` makes logits (N, C) of such features, and its temperature is fitted too; None where texts are
     not judged by features.
     """
     if not config.probe:
-        return LearnedResult(status="skipped", reason="the configuration says probe = false")
+        return LearnedResult(status="skipped", reason="the configuration says probe = false"), None
     if found.train is None:
-        return LearnedResult(status="skipped", reason="the set has no training split (train/nshards.txt, train/0.tar)")
+        reason = "the set has no training split (train/nshards.txt, train/0.tar)"
+        return LearnedResult(status="skipped", reason=reason), None
     train, lost = _embed(found, "train", found.train, embedder, features, say)
     if found.val is None:
         train_rows, val_rows = carve(train.keys, train.after.labels_N, config.probe_val_share)
@@ -73,11 +75,11 @@ def measure_learned(
     shown = len(set(train.after.labels_N.tolist()))
     if shown < 2 or not val.keys:
         reason = f"its training split shows {shown} class" if shown < 2 else "no class has two training images"
-        return LearnedResult(status="skipped", reason=reason, unreadable=lost)
-    test = _Part.of(Split(found.samples, found.images_digest), tested, embedder.device)
+        return LearnedResult(status="skipped", reason=reason, unreadable=lost), None
+    test = _Part.of(found.test, tested, embedder.device)
     classes, labels_N = len(found.class_names), test.after.labels_N
     say(f"fitting the linear probe of {found.name}: {len(train.keys)} training, {len(val.keys)} validation images")
-    probe = linear_probe(train.before, val.before, test.before, classes, found.metric, config.confidence)
+    probe, probe_NC = linear_probe(train.before, val.before, test.before, classes, found.metric, config.confidence)
     few_shot: list[FewShotResult] = []
     for examples in config.few_shot:
         say(f"fitting few-shot probes of {found.name}: {examples} of each class, {config.few_shot_seeds} times")
@@ -101,7 +103,7 @@ def measure_learned(
         classes,
         config.neighbours,
     ).cpu()
-    return LearnedResult(
+    result = LearnedResult(
         status="measured",
         is_val_carved=found.val is None,
         unreadable=lost,
@@ -118,6 +120,7 @@ def measure_learned(
             zero_shot(val.after.features_ND.cpu()), val.after.labels_N, zero_shot(tested.features), labels_N
         ),
     )
+    return result, probe_NC
 
 
 def _embed(

@@ -8,33 +8,39 @@ from pathlib import Path
 
 from model.errors import InputError
 from model.evaluation.caption_sets import CaptionSet, is_caption_set, read_caption_set
+from model.evaluation.multilabel_sets import MultilabelSet, is_multilabel, read_multilabel_set
 from model.evaluation.registry import find, key_of, views
 from model.evaluation.results import SkippedSet
 from model.evaluation.sets import EvaluationSet, read_set
 
-RESERVED_NAMES = ("retrieval", "robustness", "overlap")
+RESERVED_NAMES = ("retrieval", "robustness", "overlap", "fairness")
 """Of files in results/ that are not of one set."""
 
 
 @dataclass
 class FoundSets:
-    """Sets of labelled images, sets of images with captions, and what could not be read."""
+    """Sets of labelled images, of images with several labels, of images with captions, and what could not be read."""
 
     labelled: list[EvaluationSet] = field(default_factory=list)
+    multilabel: list[MultilabelSet] = field(default_factory=list)
     captioned: list[CaptionSet] = field(default_factory=list)
     skipped: list[SkippedSet] = field(default_factory=list)
 
     @property
     def digests(self) -> dict[str, str]:
         """Of those that were read, by name."""
-        of_labelled = {found.name: found.digest for found in self.labelled}
-        return of_labelled | {found.name: found.digest for found in self.captioned}
+        return {found.name: found.digest for found in self.every}
 
     @property
     def are_in_the_paper(self) -> bool:
         """Whether the paper has figures of any of them."""
-        known = [*(found.known for found in self.labelled), *(found.known for found in self.captioned)]
+        known = [found.known for found in self.every]
         return any(each is not None and each.paper_row for each in known)
+
+    @property
+    def every(self) -> list[EvaluationSet | MultilabelSet | CaptionSet]:
+        """All that were read."""
+        return [*self.labelled, *self.multilabel, *self.captioned]
 
 
 def read_sets(folders: Iterable[str | Path]) -> FoundSets:
@@ -46,7 +52,7 @@ def read_sets(folders: Iterable[str | Path]) -> FoundSets:
     sets = FoundSets()
     for folder in _expanded(folders):
         try:
-            found = read_caption_set(folder) if is_caption_set(folder) else read_set(folder)
+            found = _read(folder)
         except InputError as error:
             sets.skipped.append(SkippedSet(name=folder.name, reason=str(error)))
             continue
@@ -56,6 +62,8 @@ def read_sets(folders: Iterable[str | Path]) -> FoundSets:
             )
         if isinstance(found, CaptionSet):
             sets.captioned.append(found)
+        elif isinstance(found, MultilabelSet):
+            sets.multilabel.append(found)
         else:
             sets.labelled.append(found)
     if sets.skipped and not sets.digests:
@@ -64,6 +72,12 @@ def read_sets(folders: Iterable[str | Path]) -> FoundSets:
         )
         raise InputError(sets.skipped[0].reason + more)
     return sets
+
+
+def _read(folder: Path) -> EvaluationSet | MultilabelSet | CaptionSet:
+    if is_caption_set(folder):
+        return read_caption_set(folder)
+    return read_multilabel_set(folder) if is_multilabel(folder) else read_set(folder)
 
 
 def _expanded(folders: Iterable[str | Path]) -> list[Path]:

@@ -58,6 +58,15 @@ class Axes:
         """(N, R) in float64."""
         return (features_ND.double() - self.centre_D) @ self.axes_DR
 
+    def largest_slope(self, slope_PCR: Tensor) -> Tensor:
+        """Of derivatives (P, C, R + 1) by weights and biases of what is turned, the largest by those of the features as they
+        were given, as scikit-learn sees it (P).
+        """
+        bias_PC1 = slope_PCR[..., -1:]
+        axes_RD, centre_D = self.axes_DR.T.to(slope_PCR.dtype), self.centre_D.to(slope_PCR.dtype)
+        weight_PCD = slope_PCR[..., :-1] @ axes_RD + bias_PC1 * centre_D
+        return torch.maximum(weight_PCD.abs().amax(dim=(1, 2)), bias_PC1.abs().amax(dim=(1, 2)))
+
 
 @dataclass(frozen=True)
 class Fits:
@@ -191,9 +200,4 @@ class Regression:
         return minimise(problem, start_PK, guess_PK, self._gradient_size, tolerance, max_iterations)
 
     def _gradient_size(self, slope_PK: Tensor) -> Tensor:
-        """The largest derivative by the weights and biases of the features as they were given, as scikit-learn sees it."""
-        slope_PCR = slope_PK.view(len(slope_PK), len(self.seen_S), -1)
-        bias_PC1 = slope_PCR[..., -1:]
-        axes_RD, centre_D = self.axes.axes_DR.T.to(slope_PK.dtype), self.axes.centre_D.to(slope_PK.dtype)
-        weight_PCD = slope_PCR[..., :-1] @ axes_RD + bias_PC1 * centre_D
-        return torch.maximum(weight_PCD.abs().amax(dim=(1, 2)), bias_PC1.abs().amax(dim=(1, 2)))
+        return self.axes.largest_slope(slope_PK.view(len(slope_PK), len(self.seen_S), -1))

@@ -10,15 +10,20 @@ import json
 from collections.abc import Mapping, Sequence
 
 from model.errors import InputError
+from model.evaluation.caption_sets import CaptionSet
 from model.evaluation.embed import Say
 from model.evaluation.embed_sets import ToEmbed, embed_sets
 from model.evaluation.exports import write_exports
 from model.evaluation.measure_sets import MeasuredSet, measure_set, shifts_of
+from model.evaluation.multilabel import measure_multilabel_set
+from model.evaluation.multilabel_results import MultilabelResult
+from model.evaluation.multilabel_sets import MultilabelSet
 from model.evaluation.prepare import MARKER, VALIDATION, Evaluation
 from model.evaluation.records import MEASURED, RESULTS, read_record, write_record
 from model.evaluation.report import write_report
 from model.evaluation.results import ProbedSet, Result, RetrievalResult, SetResult, SkippedSet
 from model.evaluation.retrieval_sets import measure_caption_set, measure_validation, skipped_caption_set
+from model.evaluation.sets import EvaluationSet
 from model.evaluation.subject import Subject, load_subject
 from model.evaluation.summary import Row, Summary
 from model.files import write_text
@@ -54,12 +59,13 @@ def missing(evaluation: Evaluation) -> list[str]:
 def measure_name(name: str, evaluation: Evaluation, subject: Subject, say: Say) -> MeasuredSet:
     """Measure a set or the validation split, and keep what was found. Raises InputError if it cannot be measured."""
     (evaluation.out / MARKER).unlink(missing_ok=True)
-    labelled = {found.name: found for found in evaluation.sets.labelled}
-    captioned = {found.name: found for found in evaluation.sets.captioned}
-    if name in labelled:
-        measured = measure_set(labelled[name], evaluation, subject, say)
-    elif name in captioned:
-        measured = MeasuredSet(measure_caption_set(captioned[name], evaluation, subject, say))
+    found = next((found for found in evaluation.sets.every if found.name == name), None)
+    if isinstance(found, EvaluationSet):
+        measured = measure_set(found, evaluation, subject, say)
+    elif isinstance(found, MultilabelSet):
+        measured = measure_multilabel_set(found, evaluation, subject, say)
+    elif isinstance(found, CaptionSet):
+        measured = MeasuredSet(measure_caption_set(found, evaluation, subject, say))
     else:
         assert name == VALIDATION
         measured = MeasuredSet(measure_validation(evaluation, subject, say))
@@ -75,16 +81,18 @@ def report(evaluation: Evaluation, subject: Subject, failed: Mapping[str, str]) 
     out, sets, objective = evaluation.out, evaluation.sets, subject.objective
     (out / MARKER).unlink(missing_ok=True)
     measured = {name: _recorded(evaluation, name) for name in evaluation.names if name not in failed}
-    results = [measured[found.name].result for found in sets.labelled if found.name in measured]
-    lost = [SkippedSet(name=found.name, reason=failed[found.name]) for found in sets.labelled if found.name in failed]
+    with_labels = [found.name for found in (*sets.labelled, *sets.multilabel)]
+    results = [measured[name].result for name in with_labels if name in measured]
+    lost = [SkippedSet(name=name, reason=failed[name]) for name in with_labels if name in failed]
     if lost and not results:
         raise InputError(lost[0].reason)
     if VALIDATION in failed and not results:
         raise InputError(failed[VALIDATION])
     zero_shot = [found for found in results if isinstance(found, SetResult)]
     probed = [found for found in results if isinstance(found, ProbedSet)]
+    multilabel = [found for found in results if isinstance(found, MultilabelResult)]
     skipped = ""
-    if objective.zero_shot == "none" and sets.labelled:
+    if objective.zero_shot == "none" and with_labels:
         skipped = (
             f"{subject.kind} learns no match of an image and a text; its features are measured with labels, where a set has a "
             "training split"
@@ -101,11 +109,13 @@ def report(evaluation: Evaluation, subject: Subject, failed: Mapping[str, str]) 
         confidence=evaluation.config.confidence,
         inputs=evaluation.inputs,
         temperature=1 / objective.scale,
-        rows=[*map(Row.of, zero_shot), *map(Row.of, probed)],
+        rows=[*map(Row.of, zero_shot), *map(Row.of, probed), *map(Row.of, multilabel)],
         sets=zero_shot,
         probed=tuple(probed),
+        multilabel=tuple(multilabel),
         shifts=tuple(shifts_of(sets.labelled, measured)),
         overlaps=tuple(found.overlap for found in measured.values() if found.overlap is not None),
+        fairness=tuple(found.fairness for found in measured.values() if found.fairness is not None),
         skipped_sets=(*sets.skipped, *lost),
         image_gflop=subject.image_gflop,
         judged_by=objective.zero_shot,
@@ -139,9 +149,14 @@ def _write_results(evaluation: Evaluation, summary: Summary) -> None:
     """What was found across sets, and what could not be searched; files of an earlier evaluation go."""
     results, markers = evaluation.out / RESULTS, evaluation.out / MEASURED
     texts = {found.name: found.model_dump_json(indent=1) for found in summary.every_set}
+    texts |= {found.name: found.model_dump_json(indent=1) for found in summary.multilabel}
     texts |= {found.name: found.model_dump_json(indent=1) for found in summary.retrieval_sets}
     texts[VALIDATION] = summary.retrieval.model_dump_json(indent=1)
-    across: dict[str, Sequence[Result]] = {"robustness": summary.shifts, "overlap": summary.overlaps}
+    across: dict[str, Sequence[Result]] = {
+        "robustness": summary.shifts,
+        "overlap": summary.overlaps,
+        "fairness": summary.fairness,
+    }
     texts |= {
         name: json.dumps([one.model_dump() for one in found], indent=1) for name, found in across.items() if found
     }

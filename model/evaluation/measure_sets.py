@@ -1,4 +1,4 @@
-"""A labelled set: features, zero-shot, what labels add; and what it adds to what is seen across sets: shifts and overlap.
+"""A labelled set: features, zero-shot, what labels add, rates by group; and what it adds across sets: shifts and overlap.
 
 Axes: N images, C classes, T templates, D dimensions of the shared space.
 """
@@ -6,18 +6,20 @@ Axes: N images, C classes, T templates, D dimensions of the shared space.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import torch
 from torch import Tensor
 
 from model.evaluation.embed import Embedder, Say, check_readable
+from model.evaluation.fairness import Fairness, fairness_of
 from model.evaluation.feature_cache import Embedded
 from model.evaluation.intervals import Share
 from model.evaluation.learned import measure_learned
 from model.evaluation.mentions import count_mentions
 from model.evaluation.metrics import metric_chance
+from model.evaluation.multilabel_results import MultilabelResult
 from model.evaluation.overlap import Overlap, overlap_of
 from model.evaluation.prepare import Evaluation
 from model.evaluation.reference import reference_of
@@ -31,8 +33,7 @@ from model.evaluation.robustness import (
     shift_of,
     variants_of_imagenet,
 )
-from model.evaluation.samples import Split
-from model.evaluation.sets import EvaluationSet
+from model.evaluation.sets import EvaluationSet, NamedClasses
 from model.evaluation.shards import training_captions
 from model.evaluation.subject import Subject
 from model.evaluation.wanted import Wanted
@@ -49,30 +50,32 @@ from model.evaluation.zero_shot import (
 GROUPS_SHOWN = 5
 NAME_SHOWN = 40
 
+AnyResult = SetResult | ProbedSet | MultilabelResult | RetrievalResult
+
 
 @dataclass(frozen=True)
 class MeasuredSet:
     """What was found of one name: its own figures, and what it adds to those across sets.
 
     `among` is the accuracy among the classes that it shares with ImageNet, by set; `overlap` is None where the data set was
-    compared with no set.
+    compared with no set, `fairness` where the set asks for no rates by group.
     """
 
-    result: SetResult | ProbedSet | RetrievalResult
+    result: AnyResult
     among: dict[str, Share] = field(default_factory=dict)
     overlap: Overlap | None = None
+    fairness: Fairness | None = None
 
 
 def measure_set(found: EvaluationSet, evaluation: Evaluation, subject: Subject, say: Say) -> MeasuredSet:
     """Measure a labelled set. Raises InputError if it cannot be measured."""
     config, features = evaluation.config, evaluation.features
     embedder, objective = subject.embedder, subject.objective
-    split = Split(found.samples, found.images_digest)
-    embedded = Wanted.of_split(features, found.name, split).by(embedder, say)
+    embedded = Wanted.of_split(features, found.name, found.test).by(embedder, say)
     learn = partial(measure_learned, found, embedded, embedder=embedder, features=features, config=config, say=say)
     reference = reference_of(found.known, subject.tower)
     if objective.zero_shot == "none":
-        learned = learn(zero_shot=None)
+        learned, probe_NC = learn(zero_shot=None)
         return MeasuredSet(
             ProbedSet(
                 name=found.name,
@@ -85,7 +88,8 @@ def measure_set(found: EvaluationSet, evaluation: Evaluation, subject: Subject, 
                 origin=origin_of(found),
                 reference=reference,
                 learned=learned,
-            )
+            ),
+            fairness=_fairness(found, embedded, None, None, probe_NC, config.confidence),
         )
     warn_of_equal_classes(found, embedder, say)
     mentions = count_mentions(found.class_names, training_captions(evaluation.shards))
@@ -94,12 +98,12 @@ def measure_set(found: EvaluationSet, evaluation: Evaluation, subject: Subject, 
         images = [(sample.key, sample.image) for sample in found.samples]
         judged = embedder.scores(objective.score_texts, found.name, images, prompts_of(found), say)
         check_readable(found.name, judged.unreadable, len(images))
-        learned = learn(zero_shot=None)
+        learned, probe_NC = learn(zero_shot=None)
         whole_NC, single_NC = ensemble_scores(judged, found)
     else:
         prompts_CTD = prompt_features(embedder, found)
         classes_CD = class_vectors(prompts_CTD)
-        learned = learn(zero_shot=partial(logits, classes_CD=classes_CD, scale=objective.scale))
+        learned, probe_NC = learn(zero_shot=partial(logits, classes_CD=classes_CD, scale=objective.scale))
         whole_NC, single_NC = ensemble_logits(embedded.features, prompts_CTD, objective.scale)
     result = result_of(
         found,
@@ -112,11 +116,13 @@ def measure_set(found: EvaluationSet, evaluation: Evaluation, subject: Subject, 
         learned,
         reference,
     )
+    extra_NE = _extra_logits(found, judged, subject, say)
     compared = evaluation.compared
     return MeasuredSet(
         result,
         _among(found, evaluation.sets.labelled, judged, whole_NC, config.confidence),
         _overlap(found, judged, whole_NC, compared, config.confidence) if compared else None,
+        _fairness(found, judged, whole_NC, extra_NE, probe_NC, config.confidence),
     )
 
 
@@ -149,6 +155,34 @@ def _overlap(
     return overlap_of(found, [found.samples[row].key for row in judged.rows], right_N.tolist(), compared, confidence)
 
 
+def _extra_logits(found: EvaluationSet, judged: Embedded, subject: Subject, say: Say) -> Tensor | None:
+    """Zero-shot logits (N, E) of the classes that a fairness probe adds; None if it adds none."""
+    if found.groups is None or not found.groups.extra_classes:
+        return None
+    embedder, objective = subject.embedder, subject.objective
+    extra = replace(found, class_names=found.groups.extra_classes)
+    if objective.zero_shot == "features":
+        return logits(judged.features, class_vectors(prompt_features(embedder, extra)), objective.scale)
+    images = [(found.samples[row].key, found.samples[row].image) for row in judged.rows]
+    scores = embedder.scores(objective.score_texts, found.name, images, prompts_of(extra), say)
+    return ensemble_scores(scores, extra)[0]
+
+
+def _fairness(
+    found: EvaluationSet,
+    judged: Embedded,
+    whole_NC: Tensor | None,
+    extra_NE: Tensor | None,
+    probe_NC: Tensor | None,
+    confidence: float,
+) -> Fairness | None:
+    """The rates by group, of a set that asks for them."""
+    if found.groups is None:
+        return None
+    labels_N = _labels(found, judged)
+    return fairness_of(found.name, found.groups, judged.rows, labels_N, whole_NC, extra_NE, probe_NC, confidence)
+
+
 def shifts_of(sets: Sequence[EvaluationSet], measured: Mapping[str, MeasuredSet]) -> list[Shift]:
     """The line of each variant of ImageNet that was measured, by name; beside ImageNet's, if that was too."""
     imagenet = next((measured[found.name] for found in sets if _is_imagenet(found) and found.name in measured), None)
@@ -166,7 +200,7 @@ def _is_imagenet(found: EvaluationSet) -> bool:
     return found.known is not None and found.known.name == IMAGENET
 
 
-def warn_of_equal_classes(found: EvaluationSet, embedder: Embedder, say: Say) -> None:
+def warn_of_equal_classes(found: NamedClasses, embedder: Embedder, say: Say) -> None:
     """Say which classes the model cannot tell apart, because all their prompts come to the same tokens."""
     prompts_CT = [found.prompts(label) for label in range(len(found.class_names))]
     identity = token_identity(embedder, [prompt for prompts_T in prompts_CT for prompt in prompts_T])
@@ -186,12 +220,12 @@ def warn_of_equal_classes(found: EvaluationSet, embedder: Embedder, say: Say) ->
         )
 
 
-def prompt_features(embedder: Embedder, found: EvaluationSet) -> Tensor:
+def prompt_features(embedder: Embedder, found: NamedClasses) -> Tensor:
     """Features (C, T, D) of every class name in every template, unnormalised; all go through the tower together."""
     return embedder.texts(prompts_of(found)).view(len(found.class_names), len(found.templates), -1)
 
 
-def prompts_of(found: EvaluationSet) -> list[str]:
+def prompts_of(found: NamedClasses) -> list[str]:
     """Every class name in every template, class by class."""
     return [prompt for label in range(len(found.class_names)) for prompt in found.prompts(label)]
 

@@ -82,6 +82,11 @@ def templates_of(folder: Path, known: KnownSet | None) -> Words:
     return Words(domain_templates()[domain], f"our default for {domain} images")
 
 
+def plain(name: str) -> str:
+    """A name without case, blanks and punctuation, for comparison."""
+    return re.sub(r"[^a-z0-9]", "", name.lower())
+
+
 def lines(path: Path, remedy: str) -> list[str]:
     """The lines of a small text file, without those that are empty at its end. Raises InputError."""
     try:

@@ -100,6 +100,11 @@ def overlap_of(
     )
 
 
+def not_split(name: str) -> Overlap:
+    """The line of a set whose images show several classes."""
+    return Overlap(set=name, reason="its images show several classes, so none of them is right or wrong as a whole")
+
+
 def _without_ending(image: str) -> str:
     folder, slash, name = image.rpartition("/")
     return folder + slash + name.partition(".")[0]

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from model.evaluation import story
+from model.evaluation.domain_view import DomainView, domain_view
 from model.evaluation.intervals import Share
+from model.evaluation.multilabel_results import MultilabelResult
 from model.evaluation.overlap import Overlap
 from model.evaluation.paper_charts import Difference, Point, Shots, differences, scatter, shots
 from model.evaluation.reference import paper
@@ -48,6 +50,7 @@ class Beside:
     shifts: Sequence[Shift]
     overlaps: list[Overlap]
     overlaps_skipped: list[Overlap]
+    domains: DomainView | None
 
     @property
     def is_shown(self) -> bool:
@@ -56,14 +59,14 @@ class Beside:
 
 def beside_the_paper(summary: Summary) -> Beside:
     """All of it, from the results alone."""
-    rows = [_row(found) for found in summary.every_set if found.reference is not None]
+    rows = [_row(found) for found in (*summary.every_set, *summary.multilabel) if found.reference is not None]
     probed = [found for found in summary.every_set if found.learned.probe is not None]
     panels = [
         panel
         for panel in (
             _few_shot(probed),
-            _against_resnet50(summary.sets),
-            _zero_shot_against_probe(summary.sets),
+            _against_resnet50([*summary.sets, *summary.multilabel]),
+            _zero_shot_against_probe([*summary.sets, *summary.multilabel]),
             _robustness(summary.shifts),
             _overlap(summary.overlaps),
         )
@@ -77,15 +80,16 @@ def beside_the_paper(summary: Summary) -> Beside:
         summary.shifts,
         [found for found in summary.overlaps if not found.reason],
         [found for found in summary.overlaps if found.reason],
+        domain_view(summary),
     )
 
 
-def _row(found: SetResult | ProbedSet) -> PaperRow:
+def _row(found: SetResult | ProbedSet | MultilabelResult) -> PaperRow:
     assert found.reference is not None
     return PaperRow(
         found.name,
         found.origin.title,
-        found.metric_share if isinstance(found, SetResult) else None,
+        None if isinstance(found, ProbedSet) else found.metric_share,
         found.learned.probe.metric if found.learned.probe else None,
         found.metric_chance,
         found.reference,
@@ -139,15 +143,14 @@ def _few_shot(probed: Sequence[SetResult | ProbedSet]) -> Panel | None:
     )
 
 
-def _against_resnet50(sets: Sequence[SetResult]) -> Panel | None:
+def _against_resnet50(sets: Sequence[SetResult | MultilabelResult]) -> Panel | None:
     of_paper = paper().zero_shot_minus_resnet50
     rows = []
     for found in sets:
-        reference = found.reference
-        if reference is not None and reference.resnet50_probe_percent is not None:
+        reference, share = found.reference, found.metric_share
+        if reference is not None and reference.resnet50_probe_percent is not None and share is not None:
             base = reference.resnet50_probe_percent / 100
             mark = of_paper.get(reference.row)
-            share = found.metric_share
             rows.append(
                 Difference(
                     found.name,
@@ -168,11 +171,11 @@ def _against_resnet50(sets: Sequence[SetResult]) -> Panel | None:
     )
 
 
-def _zero_shot_against_probe(sets: Sequence[SetResult]) -> Panel | None:
+def _zero_shot_against_probe(sets: Sequence[SetResult | MultilabelResult]) -> Panel | None:
     ours = [
         Point(found.learned.probe.metric.value, found.metric_share.value, found.name)
         for found in sets
-        if found.learned.probe is not None
+        if found.learned.probe is not None and found.metric_share is not None
     ]
     if not ours:
         return None

@@ -18,7 +18,7 @@ from model.evaluation.shards import Pair, Shards, first_pairs, read_shards
 from model.evaluation.summary import Inputs, Summary
 from model.files import sha256_file
 
-VERSION = 3
+VERSION = 4
 """Raised when the code changes what it writes."""
 
 MARKER = "done.json"
@@ -41,7 +41,7 @@ class Evaluation:
 
     @property
     def names(self) -> list[str]:
-        """What is measured one by one: labelled sets, sets with captions, and the validation split."""
+        """What is measured one by one: sets with labels, sets with captions, and the validation split."""
         return [*self.sets.digests, VALIDATION]
 
     @property

@@ -11,15 +11,17 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from model.evaluation.calibration import calibrate
-from model.evaluation.logistic import TOLERANCE, Regression
+from model.evaluation.logistic import TOLERANCE, Fits, Regression
 from model.evaluation.metrics import Metric, measured, value
 from model.evaluation.results import FewShotResult, ProbeResult, SweepPoint
 
@@ -60,26 +62,30 @@ def penalty_of(step: int) -> float:
     return float(10.0 ** (-6 + step / 8))
 
 
-def search_penalty(
-    train: Labelled, val: Labelled, classes: int, metric: Metric, tolerance: float = TOLERANCE
-) -> Search:
+class Fitter(Protocol):
+    """What fits a classifier at every penalty, from a point (K) that is near if there is one."""
+
+    def fit(self, penalties: Sequence[float], near: Tensor | None = None, tolerance: float = TOLERANCE) -> Fits: ...
+
+
+def search(fitter: Fitter, val_ND: Tensor, value_of: Callable[[Tensor], float], tolerance: float = TOLERANCE) -> Search:
     """15 of the 97 penalties: seven over the whole range, then both neighbours of the best, nearer and nearer.
 
-    Of equally good ones the strongest is the best. The penalties of a round are fitted together, from the best point so far.
+    `value_of` judges the scores (N, C) of the validation images. Of equally good penalties the strongest is the best. Those of a
+    round are fitted together, from the best point so far.
     """
-    regression = _regression(train, classes)
     points: dict[int, Tensor] = {}
     tried: dict[int, SweepPoint] = {}
     logits: dict[int, Tensor] = {}
     steps, spacing = list(range(0, STEPS + 1, FIRST_SPACING)), FIRST_SPACING
     while True:
-        fits = regression.fit([penalty_of(step) for step in steps], next(iter(points.values()), None), tolerance)
+        fits = fitter.fit([penalty_of(step) for step in steps], next(iter(points.values()), None), tolerance)
         for number, step in enumerate(steps):
             points[step] = fits.points_PK[number]
-            logits[step] = fits.logits(number, val.features_ND).cpu()
+            logits[step] = fits.logits(number, val_ND).cpu()
             tried[step] = SweepPoint(
                 penalty=fits.penalties[number],
-                value=value(metric, logits[step], val.labels_N),
+                value=value_of(logits[step]),
                 iterations=fits.iterations[number],
                 is_converged=fits.is_converged[number],
             )
@@ -91,26 +97,38 @@ def search_penalty(
         steps = [step for step in (best - spacing, best + spacing) if 0 <= step <= STEPS]
 
 
+def search_penalty(
+    train: Labelled, val: Labelled, classes: int, metric: Metric, tolerance: float = TOLERANCE
+) -> Search:
+    """The search with one label an image."""
+    value_of = partial(value, metric, labels_N=val.labels_N)
+    return search(_regression(train, classes), val.features_ND, value_of, tolerance)
+
+
 def linear_probe(
     train: Labelled, val: Labelled, test: Labelled, classes: int, metric: Metric, confidence: float
-) -> ProbeResult:
-    """Search the penalty on `val`, fit on `train` and `val`, measure on `test`. Raises ValueError if train shows one class."""
-    search = search_penalty(train, val, classes, metric)
-    fits = _regression(train + val, classes).fit([search.chosen.penalty])
+) -> tuple[ProbeResult, Tensor]:
+    """Search the penalty on `val`, fit on `train` and `val`, measure on `test`, whose logits (N, C) are returned too.
+
+    Raises ValueError if train shows one class.
+    """
+    found = search_penalty(train, val, classes, metric)
+    fits = _regression(train + val, classes).fit([found.chosen.penalty])
     logits_NC = fits.logits(0, test.features_ND).cpu()
-    return ProbeResult(
+    result = ProbeResult(
         train_images=len(train.labels_N),
         val_images=len(val.labels_N),
         dimensions=train.features_ND.shape[1],
-        penalty=search.chosen.penalty,
+        penalty=found.chosen.penalty,
         iterations=fits.iterations[0],
         is_converged=fits.is_converged[0],
-        sweep=search.sweep,
+        sweep=found.sweep,
         metric=measured(metric, logits_NC, test.labels_N, confidence),
         top1=measured("accuracy", logits_NC, test.labels_N, confidence),
         mean_per_class=measured("mean_per_class", logits_NC, test.labels_N, confidence),
-        calibration=calibrate(search.val_logits_NC, val.labels_N, logits_NC, test.labels_N),
+        calibration=calibrate(found.val_logits_NC, val.labels_N, logits_NC, test.labels_N),
     )
+    return result, logits_NC
 
 
 def few_shot_probe(

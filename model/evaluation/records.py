@@ -6,16 +6,17 @@ import hashlib
 
 from pydantic import TypeAdapter
 
+from model.evaluation.fairness import Fairness
 from model.evaluation.intervals import Share
-from model.evaluation.measure_sets import MeasuredSet
+from model.evaluation.measure_sets import AnyResult, MeasuredSet
 from model.evaluation.overlap import Overlap
 from model.evaluation.prepare import Evaluation
-from model.evaluation.results import ProbedSet, Result, RetrievalResult, SetResult
+from model.evaluation.results import Result
 from model.files import write_text
 
 RESULTS = "results"
 MEASURED = "measured"
-_ANY_RESULT: TypeAdapter[SetResult | ProbedSet | RetrievalResult] = TypeAdapter(SetResult | ProbedSet | RetrievalResult)
+_ANY_RESULT: TypeAdapter[AnyResult] = TypeAdapter(AnyResult)
 
 
 class Marker(Result):
@@ -25,6 +26,7 @@ class Marker(Result):
     result_sha256: str
     among: dict[str, Share]
     overlap: Overlap | None
+    fairness: Fairness | None
 
 
 def write_record(evaluation: Evaluation, name: str, measured: MeasuredSet) -> None:
@@ -36,6 +38,7 @@ def write_record(evaluation: Evaluation, name: str, measured: MeasuredSet) -> No
         result_sha256=_sha256(text.encode()),
         among=measured.among,
         overlap=measured.overlap,
+        fairness=measured.fairness,
     )
     write_text(evaluation.out / MEASURED / f"{name}.json", marker.model_dump_json(indent=1))
 
@@ -47,7 +50,7 @@ def read_record(evaluation: Evaluation, name: str) -> MeasuredSet | None:
         text = (evaluation.out / RESULTS / f"{name}.json").read_bytes()
         if marker.fingerprint != evaluation.fingerprint_of(name) or marker.result_sha256 != _sha256(text):
             return None
-        return MeasuredSet(_ANY_RESULT.validate_json(text), marker.among, marker.overlap)
+        return MeasuredSet(_ANY_RESULT.validate_json(text), marker.among, marker.overlap, marker.fairness)
     except (FileNotFoundError, ValueError):
         return None  # absent, or damaged: it is measured anew and written over
 

@@ -19,6 +19,8 @@ from model.checkpoint import METRICS, read_config
 from model.data.manifest import FunnelEntry, Manifest
 from model.evaluation import curves, story
 from model.evaluation.charts import Bar, bars
+from model.evaluation.fairness_view import fairness_view
+from model.evaluation.multilabel_view import multilabel_view
 from model.evaluation.page import environment
 from model.evaluation.paper_view import beside_the_paper
 from model.evaluation.pictures import data_uri
@@ -74,6 +76,8 @@ def render(summary: Summary, run: Path, shards: Shards, sets: Sequence[Evaluatio
             curves=curves.draw(curves.read_curves(run / METRICS), run_config),
             set_chart=_set_chart(summary.sets),
             views=views,
+            fairness=[fairness_view(found, summary.confidence) for found in summary.fairness],
+            multilabel=[multilabel_view(result) for result in summary.multilabel],
             beside=beside_the_paper(summary),
             retrieval_sentence=story.retrieval_sentence(summary.retrieval),
             retrieval_chart=retrieval_chart(summary.retrieval),

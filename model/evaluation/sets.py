@@ -7,6 +7,7 @@ from pathlib import Path
 
 from model.errors import InputError
 from model.evaluation.folders import classes_in, read_image_folder
+from model.evaluation.groups import Groups, read_groups
 from model.evaluation.metrics import METRICS, Metric
 from model.evaluation.names import fill, lines, own_class_names, packaged_class_names, templates_of
 from model.evaluation.registry import KnownSet, find
@@ -18,22 +19,14 @@ from model.evaluation.wds import is_wds, read_wds
 
 
 @dataclass(frozen=True)
-class EvaluationSet:
-    """One set. `images_digest` identifies its images and labels, `digest` all else too: names, templates, other splits.
-
-    `train` and `val` are None where the folder has none; they are what a linear probe is fitted on. `known` is what the
-    registry says of it, `names_source` and `templates_source` tell where class names and prompts are from.
+class NamedClasses:
+    """The words of a set. `known` is what the registry says of it, `names_source` and `templates_source` tell where class
+    names and prompts are from.
     """
 
     name: str
     class_names: tuple[str, ...]
     templates: tuple[str, ...]
-    metric: Metric
-    samples: tuple[LabelledImage, ...]
-    images_digest: str
-    train: Split | None
-    val: Split | None
-    digest: str
     known: KnownSet | None
     stored_as: str
     names_source: str
@@ -42,6 +35,28 @@ class EvaluationSet:
     def prompts(self, label: int) -> list[str]:
         """The class's name in every template."""
         return [fill(template, self.class_names[label]) for template in self.templates]
+
+
+@dataclass(frozen=True)
+class EvaluationSet(NamedClasses):
+    """One set. `images_digest` identifies its images and labels, `digest` all else too: names, templates, other splits.
+
+    `train` and `val` are None where the folder has none; they are what a linear probe is fitted on. `groups` is what a fairness
+    probe asks about, None where the set asks for none.
+    """
+
+    metric: Metric
+    samples: tuple[LabelledImage, ...]
+    images_digest: str
+    train: Split | None
+    val: Split | None
+    digest: str
+    groups: Groups | None = None
+
+    @property
+    def test(self) -> Split:
+        """The split that is measured."""
+        return Split(self.samples, self.images_digest)
 
 
 def read_set(folder: Path) -> EvaluationSet:
@@ -58,13 +73,15 @@ def read_set(folder: Path) -> EvaluationSet:
     kind = folder / "dataset_type.txt"
     if kind.is_file() and kind.read_text().strip() not in ("", "classification"):
         raise InputError(
-            f"{kind}: {kind.read_text().strip()!r} cannot be measured here; only classification and retrieval sets can"
+            f"{kind}: {kind.read_text().strip()!r} cannot be measured here; only classification, multilabel and retrieval "
+            "sets can"
         )
     known = find(folder.resolve().name)
     layout = _read(folder, known)
     templates = templates_of(folder, known)
     classes = len(layout.class_names.words)
     metric = _metric(folder / "metric.txt", known, classes, layout.test)
+    groups = read_groups(folder, layout)
     splits = [layout.test.digest, *(split.digest if split else None for split in (layout.train, layout.val))]
     return EvaluationSet(
         name=folder.resolve().name,
@@ -75,7 +92,10 @@ def read_set(folder: Path) -> EvaluationSet:
         images_digest=layout.test.digest,
         train=layout.train,
         val=layout.val,
-        digest=digest_of([splits, layout.class_names.words, templates.words, metric]),
+        digest=digest_of(
+            [splits, layout.class_names.words, templates.words, metric, groups.told if groups is not None else None]
+        ),
+        groups=groups,
         known=known,
         stored_as=layout.stored_as,
         names_source=layout.class_names.source,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from model.evaluation.multilabel_results import MultilabelResult
 from model.evaluation.results import Calibration, RetrievalResult, SetResult
 from model.evaluation.summary import Summary
 
@@ -148,7 +149,7 @@ def learned_sentence(found: SetResult) -> str:
     )
 
 
-def origin_sentence(found: SetResult) -> str:
+def origin_sentence(found: SetResult | MultilabelResult) -> str:
     """Where names and prompts are from, and what to mind when the figures are compared with others'."""
     origin = found.origin
     known = f" {origin.title}: {origin.trap}" if origin.title else ""

@@ -6,8 +6,10 @@ import hashlib
 import json
 from typing import Literal
 
+from model.evaluation.fairness import Fairness
 from model.evaluation.intervals import Share
 from model.evaluation.metrics import Metric
+from model.evaluation.multilabel_results import MultilabelResult
 from model.evaluation.overlap import Overlap
 from model.evaluation.results import ProbedSet, Result, RetrievalResult, SetResult, SkippedSet
 from model.evaluation.robustness import Shift
@@ -56,13 +58,13 @@ class Row(Result):
     paper_flag: str
 
     @classmethod
-    def of(cls, found: SetResult | ProbedSet) -> Row:
+    def of(cls, found: SetResult | ProbedSet | MultilabelResult) -> Row:
         """The line of a set."""
-        probe, neighbours, beside = found.learned.probe, found.learned.neighbours, found.reference
-        top1, metric = None, None
-        chance = found.metric_chance
-        if isinstance(found, SetResult):
-            top1, metric, chance = found.top1, found.metric_share, found.chance_top1
+        probe, beside = found.learned.probe, found.reference
+        neighbours = None if isinstance(found, MultilabelResult) else found.learned.neighbours
+        top1 = found.top1 if isinstance(found, SetResult) else None
+        metric = None if isinstance(found, ProbedSet) else found.metric_share
+        chance = found.chance_top1 if isinstance(found, SetResult) else found.metric_chance
         return cls(
             set=found.name,
             images=found.images,
@@ -101,8 +103,12 @@ class Summary(Result):
     sets: list[SetResult]
     probed: tuple[ProbedSet, ...] = ()
     """The sets instead of `sets`, where the model judges no texts."""
+    multilabel: tuple[MultilabelResult, ...] = ()
+    """The sets whose images show several classes."""
     shifts: tuple[Shift, ...] = ()
     overlaps: tuple[Overlap, ...] = ()
+    fairness: tuple[Fairness, ...] = ()
+    """Rates by group, of the sets that ask for them."""
     skipped_sets: tuple[SkippedSet, ...] = ()
     image_gflop: float | None = None
     """Of the image tower's forward pass for one image; counted where a set has figures of the paper beside it."""
@@ -129,7 +135,7 @@ class Summary(Result):
 def table(summary: Summary) -> str:
     """The short table for the terminal: set, accuracy, interval, chance, in per cent."""
     retrieval = summary.retrieval
-    found_by = (*summary.every_set, retrieval, *summary.retrieval_sets)
+    found_by = (*summary.every_set, *summary.multilabel, retrieval, *summary.retrieval_sets)
     rows = [line for found in found_by for line in lines_of(found)]
     width = max([len(name) for name, _, _ in rows], default=3)
     lines = [f"{'set':<{width}}  accuracy %  {100 * summary.confidence:.4g} % interval  chance %"]
@@ -138,7 +144,7 @@ def table(summary: Summary) -> str:
         lines.append(f"{name:<{width}}  {100 * share.value:>10.1f}  {interval:<13}  {100 * chance:>8.1f}")
     lines += [
         f"linear probe of {found.name} skipped: {found.learned.reason}"
-        for found in summary.every_set
+        for found in (*summary.every_set, *summary.multilabel)
         if found.learned.status == "skipped"
     ]
     lines += [f"{skipped.name} skipped: {skipped.reason}" for skipped in summary.skipped_sets]
@@ -150,7 +156,7 @@ def table(summary: Summary) -> str:
     return "\n".join(lines)
 
 
-def lines_of(found: SetResult | ProbedSet | RetrievalResult) -> list[tuple[str, Share, float]]:
+def lines_of(found: SetResult | ProbedSet | MultilabelResult | RetrievalResult) -> list[tuple[str, Share, float]]:
     """The figures of a set, or of the validation split: what it is, how high, and what guessing would give."""
     if isinstance(found, RetrievalResult):
         start = f"{found.name}, " if found.name else ""
@@ -159,6 +165,12 @@ def lines_of(found: SetResult | ProbedSet | RetrievalResult) -> list[tuple[str, 
             (f"{start}{direction} R@{recall.k}", recall.share, recall.chance)
             for direction, recalls in directions
             for recall in recalls
+        ]
+    if isinstance(found, MultilabelResult):
+        starts = {judged_by: "" if judged_by == "zero-shot" else f", {judged_by}" for judged_by in found.shares}
+        return [
+            (f"{found.name}{starts[judged_by]}, mean average precision", share, found.metric_chance)
+            for judged_by, share in found.shares.items()
         ]
     lines: list[tuple[str, Share, float]] = []
     by_metric = "" if found.metric == "accuracy" else f", {found.metric.replace('_', ' ')}"

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from model.evaluation.embed import Embedder, Say
 from model.evaluation.feature_cache import Embedded, is_cached
+from model.evaluation.multilabel_samples import ManySplit
 from model.evaluation.passes import Named
 from model.evaluation.samples import Split
 from model.evaluation.shards import Pair
@@ -23,8 +24,8 @@ class Wanted:
     images: Sequence[Named]
 
     @classmethod
-    def of_split(cls, features: Path, set_name: str, split: Split, split_name: str = "") -> Wanted:
-        """A split of a labelled set; the one that is measured has no name."""
+    def of_split(cls, features: Path, set_name: str, split: Split | ManySplit, split_name: str = "") -> Wanted:
+        """A split of a set with labels; the one that is measured has no name."""
         images = [(sample.key, sample.image) for sample in split.samples]
         cache = features / split_name / f"{set_name}.safetensors"
         return cls(f"{set_name}/{split_name}".removesuffix("/"), cache, split.digest, images)

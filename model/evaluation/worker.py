@@ -20,6 +20,7 @@ from model.config import EvaluateConfig
 from model.errors import InputError
 from model.evaluation.compare import compare, read_summary
 from model.evaluation.embed_sets import ToEmbed, embed_sets
+from model.evaluation.fairness_view import gap_lines
 from model.evaluation.intervals import Share
 from model.evaluation.locate import FoundSets
 from model.evaluation.measure import measure_name, missing, report, subject_of
@@ -96,9 +97,12 @@ class Worker:
         """Measure one name, unless it was; its figures."""
         asked = self._evaluation(evaluation)
         before = read_record(asked.prepared, name)
-        result = (before or measure_name(name, asked.prepared, asked.subject, _say)).result
+        measured = before or measure_name(name, asked.prepared, asked.subject, _say)
+        result = measured.result
         reason = result.reason if isinstance(result, RetrievalResult) else ""
         figures = [_figure(*line) for line in lines_of(result)]
+        if measured.fairness is not None:
+            figures += [_figure(line, gap, None) for line, gap in gap_lines(measured.fairness)]
         return {"was_measured": before is not None, "skipped": reason, "figures": figures}
 
     def _report(self, evaluation: int, failed: dict[str, str]) -> Found:
@@ -137,7 +141,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _figure(name: str, share: Share, chance: float) -> Found:
+def _figure(name: str, share: Share, chance: float | None) -> Found:
     return {"figure": name, "value": share.value, "low": share.low, "high": share.high, "chance": chance}
 
 

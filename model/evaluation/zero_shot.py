@@ -18,7 +18,7 @@ from model.evaluation.intervals import mean_of_classes, share_of
 from model.evaluation.mentions import Mentions
 from model.evaluation.metrics import measured, metric_chance
 from model.evaluation.results import ClassResult, LearnedResult, Origin, Reference, SetResult, Unreadable, Verdict
-from model.evaluation.sets import EvaluationSet
+from model.evaluation.sets import EvaluationSet, NamedClasses
 
 EXAMPLES = 8
 
@@ -62,7 +62,7 @@ def ensemble_logits(images_ND: Tensor, prompts_CTD: Tensor, scale: float) -> tup
     return whole_NC, single_NC
 
 
-def ensemble_scores(scores: Embedded, found: EvaluationSet) -> tuple[Tensor, Tensor]:
+def ensemble_scores(scores: Embedded, found: NamedClasses) -> tuple[Tensor, Tensor]:
     """The same from a score for each image and prompt (classes, then templates); templates are averaged."""
     score_NCT = scores.features.view(len(scores.rows), len(found.class_names), len(found.templates))
     return score_NCT.mean(dim=2), score_NCT[:, :, 0]
@@ -131,7 +131,7 @@ def result_of(
     )
 
 
-def origin_of(found: EvaluationSet) -> Origin:
+def origin_of(found: NamedClasses) -> Origin:
     """What is known of a set beside its figures."""
     known = found.known
     return Origin(
