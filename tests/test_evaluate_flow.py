@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import threading
+import subprocess
+import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+from conftest import CHECKOUT, PrefectServer
 from evaluation_inputs import picture, write_config, write_run, write_set, write_shards, write_split
-from prefect import flow
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId, FlowRunFilter, FlowRunFilterId
-from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows import cli
-from flows.conversation import Conversations
-from flows.evaluate import Evaluation, evaluate, evaluations_of, measure
+from flows.evaluate import evaluate, evaluations_of
 from flows.tasks import ALREADY_DONE
 from flows.workspace import Workspace
 from model.config import EvaluateConfig
@@ -196,20 +195,36 @@ for line in sys.stdin:
 """
 
 
+WALK = """
+import sys
+from pathlib import Path
+from prefect import flow
+from prefect.task_runners import ThreadPoolTaskRunner
+from flows.conversation import Conversations
+from flows.evaluate import Evaluation, measure
+from model.config import EvaluateConfig
+
+@flow
+def walk(folder: str, names: list[str], processes: int) -> None:
+    one = Evaluation(0, EvaluateConfig(name="colours", run="random"), Path(folder), Path(folder), "", "")
+    runner = ThreadPoolTaskRunner(max_workers=processes)
+    with runner, Conversations("acting", [folder, *names], processes, Path(folder) / "log") as workers:
+        measure([one], workers, runner)
+
+if __name__ == "__main__":
+    walk(sys.argv[1], sys.argv[2:], 1)
+"""
+
+
 @pytest.fixture
 def walk(prefect_harness: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     """A flow that measures sets of these names with workers that end, or take long, as the real ones do of large sets."""
     (tmp_path / "acting.py").write_text(WORKER)
+    (tmp_path / "walk.py").write_text(WALK)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    one = Evaluation(0, config(), tmp_path, tmp_path, "", "")
-
-    @flow
-    def walk(names: list[str], processes: int) -> None:
-        runner: ThreadPoolTaskRunner[Any] = ThreadPoolTaskRunner(max_workers=processes)
-        with runner, Conversations("acting", [str(tmp_path), *names], processes, tmp_path / "log") as workers:
-            measure([one], workers, runner)
-
-    return walk
+    found: dict[str, Any] = {"__name__": "walk"}
+    exec(compile(WALK, str(tmp_path / "walk.py"), "exec"), found)
+    return partial(found["walk"], str(tmp_path))
 
 
 def test_a_set_that_ends_its_process_fails_the_flow_after_the_report(walk: Callable[..., Any], tmp_path: Path) -> None:
@@ -234,19 +249,17 @@ def test_a_set_that_ends_its_process_fails_the_flow_after_the_report(walk: Calla
 
 
 def test_an_interrupted_flow_leaves_no_process_and_begins_no_other_set(
-    walk: Callable[..., Any], tmp_path: Path
+    walk: Callable[..., Any], prefect_server: PrefectServer, tmp_path: Path
 ) -> None:
     log = tmp_path / "log"
-
-    def interrupt() -> None:
-        while not (log.exists() and "slow: " in log.read_text()):
-            time.sleep(0.01)
-        os.kill(os.getpid(), signal.SIGINT)
-
-    thread = threading.Thread(target=interrupt, daemon=True)
-    thread.start()
-    with pytest.raises(KeyboardInterrupt):
-        walk(["slow", "good", "fatal"], 1)
-    thread.join()
+    environment = {**prefect_server.env, "PYTHONPATH": f"{tmp_path}:{CHECKOUT}"}
+    command = [sys.executable, str(tmp_path / "walk.py"), str(tmp_path), "slow", "good", "fatal"]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        while not (log.exists() and log.read_text().endswith("\n")):
+            assert process.poll() is None
+            time.sleep(0.05)
+        time.sleep(0.5)  # so that the flow waits for the set
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) != 0
     (line,) = log.read_text().splitlines()
     assert not psutil.pid_exists(int(line.removeprefix("slow: "))) and not (tmp_path / "failed.json").exists()
