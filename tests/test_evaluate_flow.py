@@ -196,6 +196,7 @@ for line in sys.stdin:
 
 
 WALK = """
+import signal
 import sys
 from pathlib import Path
 from prefect import flow
@@ -212,6 +213,7 @@ def walk(folder: str, names: list[str], processes: int) -> None:
         measure([one], workers, runner)
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # `wit` sets its own too: jobs in a shell's background ignore it
     walk(sys.argv[1], sys.argv[2:], 1)
 """
 
