@@ -107,7 +107,8 @@ def _ending(folder: Path, workspace_option: str, recipe: Recipe, seconds: float)
     rows: list[dict[str, Any]] = json.loads((folder / "summary.json").read_text(encoding="utf-8"))["rows"]
     table = "\n".join(
         f"  {row['set']:<20} {row['accuracy_percent']:.1f} % right "
-        f"[{row['low_percent']:.1f}, {row['high_percent']:.1f}], by chance {row['chance_percent']:.1f} %"
+        f"[{row['low_percent']:.1f}, {row['high_percent']:.1f}], by chance {row['chance_percent']:.1f} %; "
+        f"a linear probe, which is shown labelled pictures: {row['probe_percent']:.1f} %"
         for row in rows
     )
     workspace = f" --workspace {shlex.quote(workspace_option)}" if workspace_option else ""

@@ -84,7 +84,13 @@ def tiny() -> Recipe:
                 checkpoint_every_steps=100,
             ),
         ),
-        evaluate=EvaluateConfig(name="tiny", run="tiny", evaluation_sets=("tiny-web-unseen", "tiny-web-seen")),
+        evaluate=EvaluateConfig(
+            name="tiny",
+            run="tiny",
+            evaluation_sets=("tiny-web-unseen", "tiny-web-seen"),
+            few_shot=(1, 4, 16),
+            few_shot_seeds=1,  # each draw of 16 takes a laptop some seconds
+        ),
     )
 
 

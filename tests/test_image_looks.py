@@ -32,7 +32,7 @@ from pipeline.tiny_web.pairs import ImageFile, plan_pairs
 from pipeline.tiny_web.world import World
 from pipeline.why import explain
 
-WEB = TinyWebConfig(pairs=300, sites=3, base_port=8_700, evaluation_images=40)
+WEB = TinyWebConfig(pairs=300, sites=3, base_port=8_700, evaluation_images=40, evaluation_train_images=0)
 LOOKS = ("good", "near_duplicate", "image_copy", "evaluation_copy", "tiny_image", "wide_image")
 # Shrunk to 64 pixels, a thing on noise differs from itself in up to 8 bits, as others do; photographs are steadier
 # (test_perceptual.py).

@@ -33,7 +33,13 @@ from pipeline.stage import MARKER, StageResult
 from pipeline.tiny_web.captions import FOREIGN_LANGUAGES, caption_key, describe, describe_in
 from pipeline.tiny_web.config import TinyWebConfig
 from pipeline.tiny_web.draws import Draws
-from pipeline.tiny_web.evaluation import EVALUATION_SET, evaluation_scene, evaluation_sets
+from pipeline.tiny_web.evaluation import (
+    EVALUATION_COMBINATIONS,
+    EVALUATION_SET,
+    evaluation_scene,
+    evaluation_sets,
+    training_scene,
+)
 from pipeline.tiny_web.painting import RGB, render, render_jpeg
 from pipeline.tiny_web.pairs import NUISANCES, ImageFile, nuisance_counts, plan_pairs
 from pipeline.tiny_web.scenes import (
@@ -48,7 +54,15 @@ from pipeline.tiny_web.scenes import (
 from pipeline.tiny_web.server import TinyWeb
 from pipeline.tiny_web.world import Truth, World
 
-SMALL = TinyWebConfig(pairs=100, base_port=0, drip_s=2.0, drip_pause_s=0.05, huge_bytes=3_000_000, evaluation_images=48)
+SMALL = TinyWebConfig(
+    pairs=100,
+    base_port=0,
+    drip_s=2.0,
+    drip_pause_s=0.05,
+    huge_bytes=3_000_000,
+    evaluation_images=48,
+    evaluation_train_images=96,
+)
 PORTS = tuple(range(20_000, 20_006))
 HELD_OUT_NAMES = {combination.name for combination in HELD_OUT_COMBINATIONS}
 
@@ -525,9 +539,7 @@ def test_evaluation_copies_have_the_bytes_of_the_evaluation_sets(web: TinyWeb, t
     write_evaluation_sets(tmp_path)
     digests = set()
     for path in tmp_path.glob("*/test/0.tar"):
-        with tarfile.open(path) as tar:
-            files = [tar.extractfile(member) for member in tar if member.name.endswith(".jpg")]
-            digests |= {hashlib.sha256(file.read()).digest() for file in files if file is not None}
+        digests |= {hashlib.sha256(image).digest() for image, _ in labelled_images(path)}
     assert len(digests) == 2 * SMALL.evaluation_images
     for truth in web.world.truth():
         if truth.reason == "evaluation_copy":
@@ -560,6 +572,12 @@ def write_evaluation_sets(folder: Path) -> list[StageResult]:
     return [EVALUATION_SET.run([], UPath(folder / config.name), config) for config in evaluation_sets(SMALL)]
 
 
+def labelled_images(tar: Path) -> list[tuple[bytes, int]]:
+    with tarfile.open(tar) as archive:
+        files = {member.name: archive.extractfile(member).read() for member in archive}  # type: ignore[union-attr]
+    return [(files[name], int(files[f"{name[:-4]}.cls"])) for name in files if name.endswith(".jpg")]
+
+
 # --- evaluation sets --------------------------------------------------------------------------------------------------
 
 
@@ -584,6 +602,22 @@ def test_evaluation_sets_have_the_layout_of_clip_benchmark(tmp_path: Path) -> No
         for index, label in enumerate(labels):
             assert evaluation_scene(SMALL.seed, name, index).main.combination.name == classes[label]
     assert all(result.was_done for result in write_evaluation_sets(tmp_path / "sets"))
+
+
+def test_training_splits_show_every_class_in_images_of_their_own(tmp_path: Path) -> None:
+    write_evaluation_sets(tmp_path)
+    seen: list[bytes] = []
+    for name in EVALUATION_COMBINATIONS:
+        train, test = (labelled_images(tmp_path / name / split / "0.tar") for split in ("train", "test"))
+        labels = [label for _, label in train]
+        assert len(labels) == SMALL.evaluation_train_images and set(labels) == set(range(len(ALL_COMBINATIONS)))
+        for index, label in enumerate(labels):
+            assert training_scene(SMALL.seed, name, index).main.combination == ALL_COMBINATIONS[label]
+        seen += [image for image, _ in train + test]
+    assert len(set(seen)) == len(seen)
+    without = evaluation_sets(SMALL.model_copy(update={"evaluation_train_images": 0}))[0]
+    EVALUATION_SET.run([], UPath(tmp_path / "without"), without)
+    assert not (tmp_path / "without" / "train").exists()
 
 
 def test_evaluation_sets_are_the_same_bytes_every_time(tmp_path: Path) -> None:

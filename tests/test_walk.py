@@ -64,6 +64,9 @@ def test_it_ends_with_results_and_a_report(walked: Wit) -> None:
     folder = walked.workspace / "evals/tiny"
     rows = {row["set"]: row for row in json.loads((folder / "summary.json").read_text())["rows"]}
     assert {"tiny-web-unseen", "tiny-web-seen"} <= set(rows)
+    assert all(
+        rows[name]["probe_percent"] > rows[name]["chance_percent"] for name in ("tiny-web-unseen", "tiny-web-seen")
+    )
     assert "tiny-web-unseen" in (folder / "report.html").read_text()
     metrics = [json.loads(line) for line in (walked.workspace / "runs/tiny/metrics.jsonl").read_text().splitlines()]
     losses = [line["loss"] for line in metrics if line["kind"] == "train"]

@@ -17,13 +17,14 @@ WAIT_S = 200
 
 def small_web(**values: object) -> TinyWebConfig:
     """A web with every nuisance, on ports that are free now, whose drips end soon."""
-    given = {"pairs": 120, "sites": 3, "base_port": free_port() - 3, "drip_s": 6.0, "evaluation_images": 64, **values}
-    return TinyWebConfig.model_validate(given)
+    given = {"pairs": 120, "sites": 3, "base_port": free_port() - 3, "drip_s": 6.0}
+    # Three labelled images of a class: two to learn from, one to choose the penalty by.
+    return TinyWebConfig.model_validate({**given, "evaluation_images": 64, "evaluation_train_images": 192, **values})
 
 
 def dataset_options(web: TinyWebConfig, prefix: str = "") -> list[str]:
     """Options of `wit` that make the recipe `tiny` use this web."""
-    fields = ("pairs", "sites", "base_port", "drip_s", "evaluation_images")
+    fields = ("pairs", "sites", "base_port", "drip_s", "evaluation_images", "evaluation_train_images")
     options = [(f"source.tiny-web.{name.replace('_', '-')}", getattr(web, name)) for name in fields]
     options += [("download.image-deadline-s", 3.0), ("download.timeout-s", 2.0), ("shards.val-share", 0.1)]
     options += [("shards.samples-per-shard", 50), ("download.rows-per-part", 80)]

@@ -24,3 +24,9 @@ class TinyWebConfig(BaseModel):
         40_000_000, ge=100_000, description="Body of a huge image; above the client's limit, in bytes"
     )
     evaluation_images: int = Field(600, ge=24, description="Images of each of the two evaluation sets")
+    evaluation_train_images: int = Field(
+        1_152,
+        ge=0,
+        description="Labelled images of each set's training split, of all 64 classes in turn, for linear and few-shot "
+        "probes; the web does not show them; 0 = no such split",
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from pydantic import Field
@@ -45,10 +45,16 @@ TEMPLATES = (
 
 def evaluation_scene(seed: int, name: str, index: int) -> Scene:
     """Image `index` of an evaluation set: one thing, classes in turn, everything else drawn."""
-    combinations = EVALUATION_COMBINATIONS[name]
-    return draw_scene(
-        seed, f"{name}/{index}", combinations=(combinations[index % len(combinations)],), second_share=0.0
-    )
+    return _scene(seed, f"{name}/{index}", EVALUATION_COMBINATIONS[name], index)
+
+
+def training_scene(seed: int, name: str, index: int) -> Scene:
+    """Image `index` of the set's training split: as `evaluation_scene`, but of all classes, so that a probe too has 64 to choose from."""
+    return _scene(seed, f"{name}/train/{index}", ALL_COMBINATIONS, index)
+
+
+def _scene(seed: int, key: str, combinations: Sequence[Combination], index: int) -> Scene:
+    return draw_scene(seed, key, combinations=(combinations[index % len(combinations)],), second_share=0.0)
 
 
 class EvaluationSetConfig(Settings):
@@ -57,28 +63,34 @@ class EvaluationSetConfig(Settings):
     name: str = Field(description="One of EVALUATION_COMBINATIONS")
     seed: int = Field(0, ge=0, description="Seed of the embedded web")
     images: int = Field(600, ge=24, description="Images of the set")
+    train_images: int = Field(0, ge=0, description="Images of its training split; 0 = none")
 
 
 def evaluation_sets(config: TinyWebConfig) -> list[EvaluationSetConfig]:
     """The sets that belong to an embedded web."""
     return [
-        EvaluationSetConfig(name=name, seed=config.seed, images=config.evaluation_images)
+        EvaluationSetConfig(
+            name=name,
+            seed=config.seed,
+            images=config.evaluation_images,
+            train_images=config.evaluation_train_images,
+        )
         for name in EVALUATION_COMBINATIONS
     ]
 
 
 def _evaluation_set(sources: Sequence[UPath], out: Path, config: EvaluationSetConfig) -> Counts:
-    """classnames.txt, zeroshot_classification_templates.txt, test/nshards.txt and test/0.tar.
+    """classnames.txt, zeroshot_classification_templates.txt, test/nshards.txt and test/0.tar, and train/ with the same.
 
-    The members of the tar are KEY.jpg and KEY.cls (the class number as text). The same configuration gives the same bytes.
+    The members of a tar are KEY.jpg and KEY.cls (the class number as text). The same configuration gives the same bytes.
     """
-    folder = out / "test"
-    folder.mkdir()
     _write_lines(out / "classnames.txt", [combination.name for combination in ALL_COMBINATIONS])
     _write_lines(out / "zeroshot_classification_templates.txt", TEMPLATES)
-    _write_lines(folder / "nshards.txt", ["1"])
-    _write_tar(config, folder / "0.tar")
-    return Counts(rows_in=config.images, rows_kept=config.images)
+    _write_split(out / "test", config, evaluation_scene, config.images)
+    if config.train_images:
+        _write_split(out / "train", config, training_scene, config.train_images)
+    images = config.images + config.train_images
+    return Counts(rows_in=images, rows_kept=images)
 
 
 EVALUATION_SET = Stage("evaluation_set", _evaluation_set)
@@ -89,11 +101,15 @@ def _write_lines(path: Path, lines: Sequence[str]) -> None:
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def _write_tar(config: EvaluationSetConfig, path: Path) -> None:
+def _write_split(
+    folder: Path, config: EvaluationSetConfig, scene_of: Callable[[int, str, int], Scene], images: int
+) -> None:
     numbers = {combination: number for number, combination in enumerate(ALL_COMBINATIONS)}
-    with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
-        for index in range(config.images):
-            scene = evaluation_scene(config.seed, config.name, index)
+    folder.mkdir()
+    _write_lines(folder / "nshards.txt", ["1"])
+    with tarfile.open(folder / "0.tar", "w", format=tarfile.USTAR_FORMAT) as tar:
+        for index in range(images):
+            scene = scene_of(config.seed, config.name, index)
             _add(tar, f"{index:06d}.jpg", render_jpeg(config.seed, scene))
             _add(tar, f"{index:06d}.cls", str(numbers[scene.main.combination]).encode())
 
