@@ -93,3 +93,18 @@ def test_torchrun_gives_each_process_its_rank(tmp_path: Path, monkeypatch: pytes
     lines: list[str] = []
     LocalTorchrun().run("say_rank", [], 2, tmp_path / "log", lines.append)
     assert sorted(line for line in lines if line.startswith("rank")) == ["rank 0", "rank 1"]
+
+
+@pytest.mark.parametrize(("asked", "policy"), [({}, "PASSIVE"), ({"OMP_WAIT_POLICY": "active"}, "ACTIVE")])
+def test_threads_of_torch_sleep_while_they_wait_unless_they_are_asked_to_spin(
+    asked: dict[str, str], policy: str
+) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    told = subprocess.run(
+        [sys.executable, "-c", "import model.clip"],
+        env={**environment, **asked, "OMP_DISPLAY_ENV": "true"},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stderr
+    assert f"OMP_WAIT_POLICY = '{policy}'" in told

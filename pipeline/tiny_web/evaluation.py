@@ -49,7 +49,7 @@ def evaluation_scene(seed: int, name: str, index: int) -> Scene:
 
 
 def training_scene(seed: int, name: str, index: int) -> Scene:
-    """Image `index` of the set's training split: as `evaluation_scene`, but of all classes, so that a probe too has 64 to choose from."""
+    """Image `index` of the set's training split: of all classes, so that a probe has as many to choose from as zero-shot."""
     return _scene(seed, f"{name}/train/{index}", ALL_COMBINATIONS, index)
 
 
