@@ -242,6 +242,13 @@ def result(
     )
 
 
+@pytest.mark.parametrize(
+    ("penalty", "told"), [(1e6, "1,000,000"), (133.35, "133"), (7.4989e-3, "0.0075"), (1e-6, "1e-06")]
+)
+def test_a_penalty_is_told_as_a_person_would(penalty: float, told: str) -> None:
+    assert story.strength(penalty) == told
+
+
 def test_sentences_say_only_what_the_figures_bear_out() -> None:
     unseen = result([("red cat", 50, 40), ("red dog", 50, 40), ("blue cat", 0, 0)], [])
     text = story.headline(unseen, 0.995).replace("\u00a0", " ")

@@ -79,7 +79,7 @@ def _learned_sentence(found: MultilabelResult) -> str:
         f"With labels, linear classifiers of each class against the rest reach {story.percent(probe.metric.value)} on the image "
         f"tower's {probe.dimensions:,} features (interval {story.percent(probe.metric.low)} to "
         f"{story.percent(probe.metric.high)}). They saw {probe.train_images + probe.val_images:,} images; their one penalty of "
-        f"{probe.penalty:.2g} was the best on {probe.val_images:,} images {held}{ended}."
+        f"{story.strength(probe.penalty)} was the best on {probe.val_images:,} images {held}{ended}."
     )
 
 

@@ -106,7 +106,7 @@ def _learned_chart(result: SetResult) -> Markup:
     shares = [("zero-shot", result.metric_share)]
     shares += [
         (
-            f"{shot.examples} of each class, mean and range",
+            f"{shot.examples} of each class" + (", mean and range" if len(shot.values) > 1 else ""),
             Share(value=shot.mean, low=min(shot.values), high=max(shot.values)),
         )
         for shot in learned.few_shot

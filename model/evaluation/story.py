@@ -62,6 +62,11 @@ def verdict(found: SetResult) -> str:
     return "The interval holds chance, so nothing is shown to have been learned."
 
 
+def strength(penalty: float) -> str:
+    """133.35 -> "133", 0.0074989 -> "0.0075"."""
+    return f"{penalty:,.0f}" if penalty >= 100 else f"{penalty:.2g}"
+
+
 @dataclass(frozen=True)
 class Confused:
     """A pair of classes that are taken for one another."""
@@ -144,7 +149,7 @@ def learned_sentence(found: SetResult) -> str:
         f"{percent(probe.metric.value)} in the set's metric ({found.metric.replace('_', ' ')}), against "
         f"{percent(found.metric_share.value)} without any; {learned.neighbours.neighbours} nearest neighbours reach "
         f"{percent(learned.neighbours.metric.value)}. It saw {probe.train_images + probe.val_images:,} images; its penalty of "
-        f"{probe.penalty:.2g} was the best on {probe.val_images:,} images {held}{ended}. "
+        f"{strength(probe.penalty)} was the best on {probe.val_images:,} images {held}{ended}. "
         f"{_calibration_sentence(learned.zero_shot_calibration)}"
     )
 
