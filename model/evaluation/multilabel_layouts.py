@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from numpy.lib.format import read_array
 
 from model.data.shards import Folder
 from model.errors import InputError
@@ -23,13 +24,18 @@ from model.evaluation.multilabel_samples import (
 )
 from model.evaluation.names import CLASS_NAMES, Words
 from model.evaluation.samples import IMAGE_ENDINGS, SPLITS
-from model.evaluation.tables import class_numbers, column_names, image_of, number_of, read_columns, table_of
+from model.evaluation.tables import class_numbers, column_names, image_of, number_of, read_columns, table_of, word_of
 from model.evaluation.wds import members_of, tars_of
 from model.files import sha256_file
 
 SEPARATOR = "|"
 """Between labels in a CSV file; class names have commas in them."""
-LABEL_ENDINGS = ("npy", "cls", "json")
+_LABELS_OF: dict[str, Callable[[bytes], Any]] = {
+    "npy": lambda stored: read_array(io.BytesIO(stored), allow_pickle=False).reshape(-1).tolist(),
+    "cls": lambda stored: [int(mark) for mark in stored.decode("ascii").split()],
+    "json": json.loads,
+}
+"""What a member of a tar holds, by its ending. All raise ValueError if it is no such file."""
 
 Marks = tuple[list[int], list[int]]
 """The classes that an image shows, and those that are ignored of it."""
@@ -78,8 +84,8 @@ def _rows(table: Path) -> list[tuple[str, list[str], list[str]]]:
 
 
 def _parts(cell: Any) -> list[str]:
-    found = cell if isinstance(cell, list) else str("" if cell is None else cell).split(SEPARATOR)
-    return [word for part in found if (word := str(part).strip())]
+    found = cell if isinstance(cell, list) else word_of(cell).split(SEPARATOR)
+    return [word for part in found if (word := word_of(part))]
 
 
 def _table_split(
@@ -104,7 +110,7 @@ def _tar_split(folder: Path, names: Words) -> ManySplit:
 def _sample(tar: Path, key: str, files: dict[str, Any], names: Words) -> ManyLabelled:
     folder, where = Folder(str(tar.parent)), f"{tar}: key {key!r}"
     image = next((files[ending] for ending in IMAGE_ENDINGS if ending in files), None)
-    ending = next((ending for ending in LABEL_ENDINGS if ending in files), None)
+    ending = next((ending for ending in _LABELS_OF if ending in files), None)
     if image is None or ending is None:
         missing = "image (.jpg, .jpeg, .png or .webp)" if image is None else "labels (.npy, .cls or .json)"
         raise InputError(f"{where} has no {missing}; a sample is KEY.jpg and one of KEY.npy, KEY.cls, KEY.json")
@@ -117,14 +123,11 @@ def _sample(tar: Path, key: str, files: dict[str, Any], names: Words) -> ManyLab
 
 def _marks(where: str, ending: str, stored: bytes, names: Words) -> Marks:
     try:
-        if ending == "json":
-            return _listed(where, json.loads(stored), names)
-        if ending == "npy":
-            marks = np.load(io.BytesIO(stored), allow_pickle=False).reshape(-1).tolist()
-        else:
-            marks = [int(mark) for mark in stored.decode("ascii").split()]
+        marks = _LABELS_OF[ending](stored)
     except ValueError as error:
         raise InputError(f"{where} has labels that cannot be read (.{ending}: {error}); write them anew") from error
+    if ending == "json":
+        return _listed(where, marks, names)
     if len(marks) != len(names.words) or set(marks) - {0, 1}:
         raise InputError(
             f"{where} has {len(marks)} marks in its .{ending}; write one for each of the {len(names.words)} names of "

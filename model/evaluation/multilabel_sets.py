@@ -55,6 +55,12 @@ def read_multilabel_set(folder: Path) -> MultilabelSet:
         raise InputError(f"{folder / FAIRNESS_FILE}: groups are only compared where an image has one label; remove it")
     known = find(folder.resolve().name)
     layout = _read(folder, own_class_names(folder), packaged_class_names(known))
+    classes = len(layout.class_names.words)
+    if classes < 2:
+        raise InputError(
+            f"{folder}: {'one class' if classes else 'no class'} in it; images are ranked by a class's probability among all of "
+            "them, so two are needed at least"
+        )
     templates = templates_of(folder, known)
     splits = [layout.test.digest, *(split.digest if split else None for split in (layout.train, layout.val))]
     return MultilabelSet(

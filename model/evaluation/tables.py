@@ -44,9 +44,14 @@ def read_table(folder: Path, own: Words | None, packaged: Words | None) -> Layou
 def class_numbers(
     labels: set[str], table: Path, own: Words | None, packaged: Words | None
 ) -> tuple[Words, dict[str, int]]:
-    """The classes, and the number of each label, which is a class name or the number itself. Raises InputError."""
-    names = own
-    if names is None and labels and all(label.isdecimal() for label in labels):
+    """The classes, and the number of each label, which is a class name or the number itself. Raises InputError.
+
+    An empty label makes no class; `number_of` refuses it.
+    """
+    names, labels = own, labels - {""}
+    if names is None and not labels:
+        raise InputError(f"{table}: no row has a label; write the class of each image")
+    if names is None and all(label.isdecimal() for label in labels):
         names = packaged
         if names is None:
             raise InputError(
@@ -76,7 +81,7 @@ def table_of(folder: Path, split: str) -> Path | None:
 
 def _rows(path: Path) -> list[Row]:
     columns = read_columns(path, COLUMNS)
-    return [(str(found), str(label).strip()) for found, label in zip(*columns.values(), strict=True)]
+    return [(str(found), word_of(label)) for found, label in zip(*columns.values(), strict=True)]
 
 
 def column_names(path: Path) -> list[str]:
@@ -106,6 +111,11 @@ def read_columns(path: Path, names: Sequence[str]) -> dict[str, list[Any]]:
     if not columns[names[0]]:
         raise InputError(f"{path}: no rows; write one for each image: {', '.join(names)}")
     return columns
+
+
+def word_of(cell: object) -> str:
+    """What a cell says, without blanks around it; nothing where it is empty, or null in Parquet."""
+    return "" if cell is None else str(cell).strip()
 
 
 def _csv_columns(path: Path, names: Sequence[str]) -> dict[str, list[Any]]:

@@ -88,8 +88,6 @@ def _names(image: _Image) -> set[str]:
 
 
 def _class_names(folder: Path, classes: list[str], own: Words | None, packaged: Words | None) -> Words:
-    if len(classes) < 2:
-        raise InputError(f"{folder}: its annotations name {len(classes)} classes of objects; two are needed at least")
     if own is not None:
         if len(own.words) != len(classes):
             raise InputError(
