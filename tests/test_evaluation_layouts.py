@@ -115,7 +115,10 @@ def test_a_table_of_paths_and_labels_is_a_set(tmp_path: Path, ending: str) -> No
         if ending == "parquet":
             pq.write_table(table, tmp_path / "set" / f"{split}.parquet")
         else:
-            lines = [",".join(columns), *(",".join(cell or "" for cell in row) for row in zip(*columns.values(), strict=True))]
+            lines = [
+                ",".join(columns),
+                *(",".join(cell or "" for cell in row) for row in zip(*columns.values(), strict=True)),
+            ]
             (tmp_path / "set" / f"{split}.csv").write_text("\n".join(lines) + "\n")
 
     write("test", rows)
