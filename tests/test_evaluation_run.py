@@ -22,8 +22,8 @@ from model.evaluation.embed import Embedder, check_finite
 from model.evaluation.embed_sets import ToEmbed, embed_sets
 from model.evaluation.images import pixels
 from model.evaluation.measure import measure_name, missing, report, subject_of
-from model.evaluation.measure_sets import prompt_features
 from model.evaluation.prepare import Evaluation, finished, prepare
+from model.evaluation.prompts import prompt_features
 from model.evaluation.sets import read_set
 from model.evaluation.summary import Summary
 

@@ -16,7 +16,7 @@ from model.errors import InputError
 from model.evaluation.embed import Say
 from model.evaluation.feature_cache import Embedded
 from model.evaluation.intervals import Share
-from model.evaluation.measure_sets import MeasuredSet, prompt_features, prompts_of, warn_of_equal_classes
+from model.evaluation.measure_sets import MeasuredSet
 from model.evaluation.multilabel_metrics import (
     IGNORED,
     average_precisions,
@@ -37,6 +37,7 @@ from model.evaluation.one_vs_rest import OneVsRest
 from model.evaluation.overlap import not_split
 from model.evaluation.prepare import Evaluation
 from model.evaluation.probe import carve, search
+from model.evaluation.prompts import prompt_features, prompts_of, warn_of_equal_classes
 from model.evaluation.reference import reference_of
 from model.evaluation.results import Unreadable
 from model.evaluation.subject import Subject
