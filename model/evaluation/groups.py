@@ -19,7 +19,7 @@ from pydantic import Field, ValidationError
 
 from model.config import Settings
 from model.errors import InputError
-from model.evaluation.samples import Layout
+from model.evaluation.samples import LabelledImage, Layout
 from model.evaluation.tables import read_columns, table_of, word_of
 
 FILE = "fairness.toml"
@@ -53,7 +53,7 @@ class Groups:
         return [list(self.values.items()), list(self.categories.items())]
 
 
-def read_groups(folder: Path, layout: Layout) -> Groups | None:
+def read_groups(folder: Path, layout: Layout[LabelledImage]) -> Groups | None:
     """What `fairness.toml` asks for, None if there is no such file. Raises InputError if it cannot be answered."""
     path = folder / FILE
     if not path.is_file():

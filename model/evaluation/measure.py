@@ -85,7 +85,7 @@ def report(evaluation: Evaluation, subject: Subject, failed: Mapping[str, str]) 
     if all(name in failed for name in asked):
         raise InputError(failed[asked[0]])
     measured = {name: _recorded(evaluation, name) for name in evaluation.names if name not in failed}
-    with_labels = [found.name for found in (*sets.labelled, *sets.multilabel)]
+    with_labels = [found.name for found in sets.classified]
     results = [measured[name].result for name in with_labels if name in measured]
     lost = [SkippedSet(name=name, reason=failed[name]) for name in with_labels if name in failed]
     zero_shot = [found for found in results if isinstance(found, SetResult)]

@@ -27,7 +27,7 @@ def is_table(folder: Path) -> bool:
     return table_of(folder, "test") is not None
 
 
-def read_table(folder: Path, own: Words | None, packaged: Words | None) -> Layout:
+def read_table(folder: Path, own: Words | None, packaged: Words | None) -> Layout[LabelledImage]:
     """The set in `folder`; paths are relative to it. Raises InputError that names table and row.
 
     A label is a class name, or the number of one from 0. Without `classnames.txt` the classes are the words in the tables,
@@ -146,7 +146,7 @@ def image_of(folder: Path, where: str, path: str, taken: Container[str]) -> File
     return FileImage(folder / path)
 
 
-def _split(folder: Path, table: Path, rows: list[Row], number: dict[str, int], names: Words) -> Split:
+def _split(folder: Path, table: Path, rows: list[Row], number: dict[str, int], names: Words) -> Split[LabelledImage]:
     samples: dict[str, LabelledImage] = {}
     for line, (path, label) in enumerate(rows, 1):
         where = f"{table} row {line}"
