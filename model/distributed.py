@@ -1,4 +1,4 @@
-"""The processes of a run and the few things they tell each other. The only file that knows torch.distributed.
+"""The processes of a run and the few things they tell each other. Only model/fsdp.py and parts.py know torch.distributed too.
 
 One process needs no launcher; several are started by torchrun, which sets RANK, WORLD_SIZE and LOCAL_RANK.
 Axes: B a process's share of the batch, G the global batch, D the shared space.

@@ -40,8 +40,8 @@ def validate(
     loader = _loader(split, tokenizer, order, config, processes)
     parts = []
     for batch in loader.batches(0, order.steps):
-        draws_BK = torch.from_numpy(order.draws(batch.step, batch.sample_ids, objective.draws))
-        inputs = Inputs(*(part.to(processes.device) for part in (batch.image_BHWC, batch.tokens_BL, draws_BK.float())))
+        draws_BK = torch.from_numpy(order.draws(batch.step, batch.sample_ids, objective.draws)).float()
+        inputs = Inputs(batch.image_BHWC, batch.tokens_BL, draws_BK).to(processes.device)
         with autocast(config.train.precision, processes.device):
             outputs: Outputs = objective(inputs)
         parts.append(processes.gather(*outputs.rows))

@@ -11,7 +11,7 @@ from torch import Tensor
 from model.distributed import Processes
 from model.errors import InputError
 from model.evaluation.embed import MAX_UNREADABLE_SHARE, Embedder
-from model.evaluation.measure_sets import prompts_of
+from model.evaluation.prompts import prompts_of
 from model.evaluation.sets import EvaluationSet
 from model.evaluation.zero_shot import choose, class_vectors, logits
 from model.objectives.objective import Objective

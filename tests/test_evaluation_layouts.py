@@ -6,6 +6,7 @@ import io
 import json
 import shutil
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -109,12 +110,15 @@ def test_a_table_of_paths_and_labels_is_a_set(tmp_path: Path, ending: str) -> No
     paths = [f"images/{name}/{number}.jpg" for name in COLOURS for number in range(2)]
     rows = {"path": paths, "label": [path.split("/")[1] for path in paths]}
 
-    def write(split: str, columns: dict[str, list[str]]) -> None:
+    def write(split: str, columns: Mapping[str, Sequence[str | None]]) -> None:
         table = pa.table(columns)
         if ending == "parquet":
             pq.write_table(table, tmp_path / "set" / f"{split}.parquet")
         else:
-            lines = [",".join(columns), *(",".join(row) for row in zip(*columns.values(), strict=True))]
+            lines = [
+                ",".join(columns),
+                *(",".join(cell or "" for cell in row) for row in zip(*columns.values(), strict=True)),
+            ]
             (tmp_path / "set" / f"{split}.csv").write_text("\n".join(lines) + "\n")
 
     write("test", rows)
@@ -124,8 +128,16 @@ def test_a_table_of_paths_and_labels_is_a_set(tmp_path: Path, ending: str) -> No
     assert [found.class_names[sample.label] for sample in found.samples] == rows["label"]
     assert found.samples[2].image.read() == (tmp_path / "set" / paths[2]).read_bytes()
     assert found.train is not None and len(found.train.samples) == 4
-    write("test", {"path": paths, "label": [str(number // 2) for number in range(8)]})
     (tmp_path / "set" / f"train.{ending}").unlink()
+    # A row without a label is no image of a class without a name.
+    for labels, message in (
+        ([*rows["label"][:7], None], "row 8: the label '' is neither one of the 4 names"),
+        ([None] * 8, "no row has a label"),
+    ):
+        write("test", {"path": paths, "label": labels})
+        with pytest.raises(InputError, match=message):
+            read_set(tmp_path / "set")
+    write("test", {"path": paths, "label": [str(number // 2) for number in range(8)]})
     with pytest.raises(InputError, match="labels are numbers and there is no classnames"):
         read_set(tmp_path / "set")
     (tmp_path / "set" / "classnames.txt").write_text("\n".join(NAMES))
@@ -137,7 +149,7 @@ def test_a_table_of_paths_and_labels_is_a_set(tmp_path: Path, ending: str) -> No
         ({"file": paths, "label": ["0"] * 8}, "no column path"),
         ({"path": [], "label": []}, "no rows"),
     ):
-        write("test", changed)  # type: ignore[arg-type]
+        write("test", changed)
         with pytest.raises(InputError, match=message):
             read_set(tmp_path / "set")
 

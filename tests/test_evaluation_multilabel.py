@@ -163,6 +163,22 @@ def test_every_layout_says_the_same(tmp_path: Path, layout: str) -> None:
     assert found.samples[3].image.read() == shown(marks[3][0], 3)
 
 
+def zipped_labels() -> bytes:
+    """What np.savez writes, which is several arrays."""
+    buffer = io.BytesIO()
+    np.savez(buffer, labels=np.array([1, 0, 0, 0]))
+    return buffer.getvalue()
+
+
+def test_a_null_in_parquet_is_no_label(tmp_path: Path) -> None:
+    for number in range(3):
+        (tmp_path / f"{number}.jpg").write_bytes(shown(["red"], number))
+    paths = [f"{number}.jpg" for number in range(3)]
+    table = pa.table({"path": paths, "labels": [["red", None], ["blue"], None]})
+    pq.write_table(table, tmp_path / "test.parquet")
+    assert told_of(read_one(tmp_path)) == [(["red"], []), (["blue"], []), ([], [])]
+
+
 def test_what_cannot_be_read_is_told(tmp_path: Path) -> None:
     folder = tmp_path / "several"
     folder.mkdir()
@@ -179,6 +195,17 @@ def test_what_cannot_be_read_is_told(tmp_path: Path) -> None:
         (folder / "test.csv").write_text(text)
         with pytest.raises(InputError, match=message):
             read_sets([folder])
+    names = (folder / "classnames.txt").read_text()
+    (folder / "classnames.txt").unlink()
+    cases = [
+        ("path,labels\na.jpg,\n", "test.csv: no row has a label"),
+        ("path,labels\na.jpg,red\n", "one class in it; images are ranked by .* two are needed at least"),
+    ]
+    for text, message in cases:
+        (folder / "test.csv").write_text(text)
+        with pytest.raises(InputError, match=message):
+            read_sets([folder])
+    (folder / "classnames.txt").write_text(names)
     (folder / "test.csv").write_text("path,labels\na.jpg,red|0\n")
     (folder / "metric.txt").write_text("accuracy\n")
     with pytest.raises(InputError, match="'accuracy' is no metric of several labels an image"):
@@ -187,9 +214,17 @@ def test_what_cannot_be_read_is_told(tmp_path: Path) -> None:
     (tars / "dataset_type.txt").write_text("multilabel")
     with pytest.raises(InputError, match=r"key 'a' has 3 marks in its .cls; write one for each of the 4 names"):
         read_sets([tars])
-    write_tar(tars / "test" / "0.tar", [("a.jpg", b"x"), ("a.json", b'{"label": "red"}')])
-    with pytest.raises(InputError, match=r"key 'a' has no list of labels in its .json"):
-        read_sets([tars])
+    for member, stored, message in (
+        ("a.json", b'{"label": "red"}', r"0.tar: key 'a' has no list of labels in its \.json; write"),
+        ("a.json", b'["pink"]', r"0.tar: key 'a': the label 'pink' is neither one of the 4 names .*; mend it$"),
+        ("a.json", b"red", r"key 'a' has labels that cannot be read \(\.json: "),
+        ("a.npy", b"", r"key 'a' has labels that cannot be read \(\.npy: EOF"),
+        ("a.npy", zipped_labels(), r"key 'a' has labels that cannot be read \(\.npy: the magic string is not correct"),
+    ):
+        write_tar(tars / "test" / "0.tar", [("a.jpg", b"x"), (member, stored)])
+        with pytest.raises(InputError, match=message) as caught:
+            read_sets([tars])
+        assert str(caught.value).count("key 'a'") == 1
     voc = write_voc(tmp_path / "voc", {"test": range(3)})
     (voc / "VOCdevkit/VOC2007/Annotations/000001.xml").write_text("<annotation>")
     with pytest.raises(InputError, match=r"000001.xml: no XML"):
@@ -305,6 +340,13 @@ def test_every_class_is_scikit_learns_against_the_rest() -> None:
                 np.testing.assert_allclose(scores_NC[judged, label], peer.decision_function(data[0]), atol=0.01)
     near = OneVsRest.of(shown_ND, torch.from_numpy(relevance)).fit([1.0], fits.points_PK[1])
     assert near.iterations[0] < fits.iterations[1]
+    # Derivatives of large features are out of reach of float32: some problems go on in float64, to the same scores.
+    large = 300
+    again = OneVsRest.of(large * shown_ND, torch.from_numpy(relevance)).fit([large**2 * each for each in penalties])
+    for number in (0, 1):
+        scores_NC = again.logits(number, large * shown_ND)
+        assert again.is_converged[number]
+        np.testing.assert_allclose(scores_NC[:, :3], fits.logits(number, shown_ND)[:, :3], atol=0.01)
 
 
 @pytest.fixture(scope="module")

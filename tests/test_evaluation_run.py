@@ -21,9 +21,9 @@ from model.evaluation.__main__ import main
 from model.evaluation.embed import Embedder, check_finite
 from model.evaluation.embed_sets import ToEmbed, embed_sets
 from model.evaluation.images import pixels
-from model.evaluation.measure import measure_name, missing, subject_of
-from model.evaluation.measure_sets import prompt_features
+from model.evaluation.measure import measure_name, missing, report, subject_of
 from model.evaluation.prepare import Evaluation, finished, prepare
+from model.evaluation.prompts import prompt_features
 from model.evaluation.sets import read_set
 from model.evaluation.summary import Summary
 
@@ -381,3 +381,29 @@ def test_prompts_together_are_prompts_one_by_one(inputs: Path) -> None:
             for place, prompt in enumerate(found.prompts(label)):
                 alone_D = run.model.encode_text(run.tokenizer.encode([prompt]))[0]
                 assert torch.allclose(together_CTD[label, place], alone_D, atol=1e-5)
+
+
+def test_nothing_measured_is_an_error_and_anything_is_none(out: Path, inputs: Path, tmp_path: Path) -> None:
+    """Of the sets that were named, with captions too; of the validation split only where none was."""
+    members = [
+        ("a.jpg", picture("red", 1)),
+        ("a.txt", b"something red"),
+        ("b.jpg", picture("blue", 2)),
+        ("b.txt", b"it"),
+    ]
+    captions = write_set(tmp_path / "captions", [members])
+    (captions / "dataset_type.txt").write_text("retrieval\n")
+    write_config(out, [captions])
+    prepared = prepared_in(out, inputs / "run", inputs)
+    assert measure_missing(prepared)[:2] == ["captions", "retrieval"]
+    subject = subject_of(prepared)
+    told = report(prepared, subject, {"retrieval": "of no use"})
+    assert (told.retrieval.reason, told.retrieval_sets[0].images) == ("of no use", 2)
+    assert json.loads((out / "results" / "retrieval.json").read_text())["status"] == "skipped"
+    assert missing(prepared) == ["retrieval"] and not (out / "done.json").exists()
+    with pytest.raises(InputError, match="captions broke"):
+        report(prepared, subject, {"captions": "captions broke"})
+    write_config(out, [])
+    alone = prepared_in(out, inputs / "run", inputs)
+    with pytest.raises(InputError, match="split broke"):
+        report(alone, subject, {"retrieval": "split broke"})

@@ -62,6 +62,8 @@ def work(processes: Processes, folder: Path, shards: str) -> Found:
     """All that needs two processes, in one start of them."""
     go(processes, folder / "ddp", shards)
     go(processes, folder / "fsdp", shards)
+    for name in ("half_ddp", "half_fsdp"):
+        go(processes, folder / name, shards)
     go(processes, folder / "stopped", shards, 2, "stop")
     held = held_by(processes, folder / "stopped", shards)
     processes.first_alone(lambda: shutil.copytree(folder / "stopped", folder / "to_one", symlinks=True))
@@ -172,6 +174,8 @@ def folder(shards: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     new_run(folder / "ddp", VIT, **EVERYTHING)
     for name in ("fsdp", "stopped"):
         new_run(folder / name, VIT, parallel="fsdp", gradient_checkpointing=True, **EVERYTHING)
+    for parallel in ("ddp", "fsdp"):
+        new_run(folder / f"half_{parallel}", VIT, parallel=parallel, epochs=1, adam_eps=1e-3, precision="fp16")
     go(ALONE, new_run(folder / "from_one", VIT, **EVERYTHING), shards, 2, "stop")
     new_run(folder / "from_one", VIT, parallel="fsdp", **EVERYTHING)
     return folder
@@ -206,6 +210,12 @@ def test_a_spread_model_learns_what_ddp_learns(folder: Path, found: list[Found])
     assert any(line["kind"] == "train" and line["gradient_norm"] > 0.5 for line in lines), "else nothing is clipped"
     assert {line["kind"] for line in lines} == {"train", "validation", "end"}
     assert_alike_best(folder)
+
+
+def test_in_fp16_the_same_steps_are_left_out(folder: Path, found: list[Found]) -> None:
+    """A part of a gradient overflows in one process, and all halve the scale of the loss."""
+    assert_alike(folder / "half_fsdp", folder / "half_ddp")
+    assert {line["kind"] for line in metrics(folder / "half_fsdp")} == {"train", "skipped", "validation", "end"}
 
 
 def assert_alike_best(folder: Path) -> None:

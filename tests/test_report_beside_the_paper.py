@@ -12,12 +12,18 @@ import pytest
 from evaluation_inputs import COLOURS, write_config, write_run, write_set, write_shards, write_split
 from test_report import parse
 
+from model.evaluation import story
 from model.evaluation.__main__ import main
 from model.evaluation.compare import main as compare
+from model.evaluation.compare import render
 from model.evaluation.exports import as_csv, markdown
-from model.evaluation.intervals import share_of
+from model.evaluation.intervals import Share, share_of
+from model.evaluation.multilabel_results import MultilabelLearned, MultilabelResult
 from model.evaluation.paper_charts import Difference, differences
 from model.evaluation.paper_view import beside_the_paper
+from model.evaluation.reference import paper, reference_of
+from model.evaluation.registry import known_sets
+from model.evaluation.results import Origin
 from model.evaluation.summary import Summary
 
 
@@ -99,6 +105,24 @@ def test_clip_benchmarks_json(done: Path) -> None:
     assert learned is not None and by_task["pets", "linear_probe"]["lp_acc1"] == learned.top1.value
 
 
+def several_labels(share: Share) -> MultilabelResult:
+    """A result of VOC2007 by a model whose nearest is ViT-B/32."""
+    tower = next(tower for tower in paper().models if tower.name == "ViT-B/32")
+    return MultilabelResult(
+        name="voc2007",
+        digest="",
+        images=4,
+        unreadable=[],
+        templates=["{c}"],
+        metric_share=share,
+        metric_chance=0.5,
+        classes=[],
+        origin=Origin(),
+        reference=reference_of(known_sets()["voc2007"], tower),
+        learned=MultilabelLearned(status="skipped", reason="r"),
+    )
+
+
 def test_runs_side_by_side(done: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     summary = read(done)
     better = [found.model_copy(update={"metric_share": share_of(11, 12, 0.95)}) for found in summary.sets]
@@ -117,6 +141,12 @@ def test_runs_side_by_side(done: Path, tmp_path: Path, capsys: pytest.CaptureFix
         for chart in charts
     )
     assert any("better: 8.3 %" in chart.replace("\u00a0", " ") for chart in charts)
+    # With VOC2007, whose images show several classes: its error of 17.9 % is the third of RN50's.
+    of_several = several_labels(share_of(3, 4, 0.95))
+    text = render([found.model_copy(update={"multilabel": (of_several,)}) for found in (summary, other)])
+    charts = [attributes["aria-label"].replace("\u00a0", " ") for attributes in parse(text).all("svg")]
+    assert any("zero-shot error over 3 sets" in chart and "RN50: 24.3 %" in chart for chart in charts)
+    assert any(f"better: {story.percent((1 / 12 * 2 + 1 / 4) / 3)}".replace("\u00a0", " ") in chart for chart in charts)
     text = (tmp_path / "both" / "compare.md").read_text()
     assert "better: zero-shot" in text and len((tmp_path / "both" / "compare.csv").read_text().splitlines()) == 8
     assert compare([str(tmp_path / "x"), str(done / "out"), str(done / "out")]) == 2

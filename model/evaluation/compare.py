@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from model.errors import InputError
 from model.evaluation import story
 from model.evaluation.exports import as_csv, markdown
+from model.evaluation.multilabel_results import MultilabelResult
 from model.evaluation.page import environment
 from model.evaluation.paper_charts import Shots, Size, scaling, shots
 from model.evaluation.reference import paper
@@ -107,21 +108,14 @@ def _line(name: str, summaries: Sequence[Summary]) -> Line:
 
 def _scaling(summaries: Sequence[Summary]) -> Markup | None:
     """Mean zero-shot error of each run over the sets that all of them and the paper have, by the work of its image tower."""
-    runs = [summary for summary in summaries if summary.image_gflop and summary.sets]
-    shared = [
-        {found.reference.row: 1 - found.metric_share.value for found in summary.sets if found.reference is not None}
-        for summary in runs
-    ]
-    rows = (
-        sorted(row for row in set.intersection(*map(set, shared)) if len(paper().sets[row].zero_shot) > 1)
-        if runs
-        else []
-    )
+    runs = [(summary, errors) for summary in summaries if summary.image_gflop and (errors := _errors_of(summary))]
+    shared = set.intersection(*(set(errors) for _, errors in runs)) if runs else set[str]()
+    rows = sorted(row for row in shared if len(paper().sets[row].zero_shot) > 1)
     if not rows:
         return None
     sizes = [
         Size(summary.image_gflop or 0, statistics.fmean(errors[row] for row in rows), summary.name, True)
-        for summary, errors in zip(runs, shared, strict=True)
+        for summary, errors in runs
     ]
     sizes += [
         Size(
@@ -135,6 +129,16 @@ def _scaling(summaries: Sequence[Summary]) -> Markup | None:
     spoken = "; ".join(f"{size.label}: {story.percent(size.error)}" for size in sizes)
     label = f"mean zero-shot error over {len(rows)} set{'s' if len(rows) > 1 else ''}"
     return scaling("scaling", f"{label}, by GFLOP of the image tower. {spoken}", sizes, label)
+
+
+def _errors_of(summary: Summary) -> dict[str, float]:
+    """Zero-shot errors by the paper's names of the sets."""
+    results: list[SetResult | MultilabelResult] = [*summary.sets, *summary.multilabel]
+    return {
+        found.reference.row: 1 - found.metric_share.value
+        for found in results
+        if found.reference is not None and found.metric_share is not None
+    }
 
 
 def _few_shot(summaries: Sequence[Summary]) -> Markup | None:

@@ -7,10 +7,8 @@ from dataclasses import dataclass
 
 from model.errors import InputError
 from model.evaluation.embed import Embedder, Say, cached_by_each
-from model.evaluation.multilabel_sets import MultilabelSet
 from model.evaluation.prepare import VALIDATION, Evaluation
 from model.evaluation.retrieval_sets import wanted_of_validation, why_no_search, why_no_validation
-from model.evaluation.sets import EvaluationSet
 from model.evaluation.subject import Subject
 from model.evaluation.wanted import Wanted
 
@@ -52,8 +50,7 @@ def embed_sets(work: Sequence[ToEmbed], say: Say) -> int:
 
 def _wanted(work: ToEmbed) -> Iterator[Wanted]:
     evaluation, features = work.evaluation, work.evaluation.features
-    sets: tuple[EvaluationSet | MultilabelSet, ...] = (*evaluation.sets.labelled, *evaluation.sets.multilabel)
-    for found in sets:
+    for found in evaluation.sets.classified:
         if found.name in work.missing:
             yield Wanted.of_split(features, found.name, found.test)
             if evaluation.config.probe and found.train is not None:

@@ -20,7 +20,7 @@ def classes_in(folder: Path) -> int:
     return 0 if root is None else sum(bool(_images(own)) for own in _classes(root))
 
 
-def read_image_folder(folder: Path, own: Words | None, packaged: Words | None) -> Layout:
+def read_image_folder(folder: Path, own: Words | None, packaged: Words | None) -> Layout[LabelledImage]:
     """The set in `folder`: a class is a folder, and labels follow the order of the folders' names. Raises InputError.
 
     Without test/ the split that is measured is val/, as ImageNet has it, and without any of these all of it. The set's own
@@ -58,7 +58,7 @@ def _in_order(names: set[str]) -> list[str]:
     return sorted(names, key=int) if all(name.isdecimal() for name in names) else sorted(names)
 
 
-def _split(folder: Path, root: Path, label: dict[str, int]) -> Split:
+def _split(folder: Path, root: Path, label: dict[str, int]) -> Split[LabelledImage]:
     files = [(own.name, path) for own in _classes(root) for path in _images(own)]
     samples = [LabelledImage(str(path.relative_to(folder)), label[name], FileImage(path)) for name, path in files]
     return split_of(samples, (sha256_file(path) for _, path in files))

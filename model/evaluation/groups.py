@@ -19,8 +19,8 @@ from pydantic import Field, ValidationError
 
 from model.config import Settings
 from model.errors import InputError
-from model.evaluation.samples import Layout
-from model.evaluation.tables import read_columns, table_of
+from model.evaluation.samples import LabelledImage, Layout
+from model.evaluation.tables import read_columns, table_of, word_of
 
 FILE = "fairness.toml"
 REMEDY = 'write groups = ["COLUMN", ...] and, if wanted, [categories] with "NAME" = ["CLASS", ...]'
@@ -53,7 +53,7 @@ class Groups:
         return [list(self.values.items()), list(self.categories.items())]
 
 
-def read_groups(folder: Path, layout: Layout) -> Groups | None:
+def read_groups(folder: Path, layout: Layout[LabelledImage]) -> Groups | None:
     """What `fairness.toml` asks for, None if there is no such file. Raises InputError if it cannot be answered."""
     path = folder / FILE
     if not path.is_file():
@@ -72,7 +72,7 @@ def read_groups(folder: Path, layout: Layout) -> Groups | None:
         told = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
         raise InputError(f"{path}: {told}; {REMEDY}") from error
     columns = read_columns(table, plan.groups)
-    values = {name: tuple("" if cell is None else str(cell).strip() for cell in columns[name]) for name in plan.groups}
+    values = {name: tuple(map(word_of, columns[name])) for name in plan.groups}
     groups = Groups(values, plan.categories)
     taken = [*layout.class_names.words, *groups.extra_classes]
     if twice := sorted({name for name in taken if taken.count(name) > 1 and name in groups.extra_classes}):

@@ -17,7 +17,7 @@ from model.evaluation.knn import neighbour_votes
 from model.evaluation.metrics import measured
 from model.evaluation.probe import Labelled, carve, few_shot_probe, linear_probe
 from model.evaluation.results import FewShotResult, LearnedResult, NeighboursResult, Unreadable
-from model.evaluation.samples import Split
+from model.evaluation.samples import LabelledImage, Split
 from model.evaluation.sets import EvaluationSet
 from model.evaluation.wanted import Wanted
 
@@ -31,8 +31,8 @@ class _Part:
     keys: list[str]
 
     @classmethod
-    def of(cls, samples: Split, embedded: Embedded, device: torch.device) -> _Part:
-        own = [samples.samples[row] for row in embedded.rows]
+    def of(cls, split: Split[LabelledImage], embedded: Embedded, device: torch.device) -> _Part:
+        own = [split.samples[row] for row in embedded.rows]
         labels_N = torch.tensor([sample.label for sample in own], dtype=torch.long)
         return cls(
             Labelled(embedded.before.to(device), labels_N),
@@ -124,7 +124,7 @@ def measure_learned(
 
 
 def _embed(
-    found: EvaluationSet, name: str, split: Split, embedder: Embedder, features: Path, say: Say
+    found: EvaluationSet, name: str, split: Split[LabelledImage], embedder: Embedder, features: Path, say: Say
 ) -> tuple[_Part, list[Unreadable]]:
     embedded = Wanted.of_split(features, found.name, split, name).by(embedder, say)
     lost = [Unreadable(key=f"{name}/{each.key}", reason=each.reason) for each in embedded.unreadable]

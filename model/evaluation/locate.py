@@ -38,9 +38,14 @@ class FoundSets:
         return any(each is not None and each.paper_row for each in known)
 
     @property
+    def classified(self) -> list[EvaluationSet | MultilabelSet]:
+        """Those with one label an image, and those with several."""
+        return [*self.labelled, *self.multilabel]
+
+    @property
     def every(self) -> list[EvaluationSet | MultilabelSet | CaptionSet]:
         """All that were read."""
-        return [*self.labelled, *self.multilabel, *self.captioned]
+        return [*self.classified, *self.captioned]
 
 
 def read_sets(folders: Iterable[str | Path]) -> FoundSets:

@@ -15,7 +15,7 @@ Axes: N images, D dimensions of a feature, R principal axes of them, C classes, 
 # ruff: noqa: N815 (a tensor's name ends in its axes)
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -83,10 +83,51 @@ class Fits:
     iterations: tuple[int, ...]
     is_converged: tuple[bool, ...]
 
+    @classmethod
+    def of(cls, penalties: Sequence[float], axes: Axes, learned_S: Tensor, classes: int, found: Minima) -> Fits:
+        """From weights and biases (P, S, R + 1) of the classes that were learned; of several problems at one penalty the slowest
+        counts.
+        """
+        many = len(penalties)
+        points_PSK = found.points_PK.view(many, len(learned_S), -1)
+        weight_PCD = points_PSK.new_zeros(many, classes, len(axes.centre_D), dtype=torch.float32)
+        weight_PCD[:, learned_S] = (points_PSK[..., :-1] @ axes.axes_DR.T).float()
+        bias_PC = points_PSK.new_full((many, classes), -torch.inf, dtype=torch.float32)
+        bias_PC[:, learned_S] = points_PSK[..., -1].float()
+        return cls(
+            penalties=tuple(penalties),
+            points_PK=found.points_PK.view(many, -1),
+            centre_D=axes.centre_D,
+            weight_PCD=weight_PCD,
+            bias_PC=bias_PC,
+            iterations=tuple(found.iterations_P.view(many, -1).amax(dim=1).tolist()),
+            is_converged=tuple(found.is_converged_P.view(many, -1).all(dim=1).tolist()),
+        )
+
     def logits(self, number: int, features_ND: Tensor) -> Tensor:
         """(N, C) of the classifier `number`."""
         centred_ND = (features_ND - self.centre_D).float()
         return torch.addmm(self.bias_PC[number], centred_ND, self.weight_PCD[number].T)
+
+
+Solve = Callable[[Tensor, Tensor, Tensor], Minima]
+"""Turned images (N, R), points to start from (Q, K), numbers of their problems (Q) -> where they ended."""
+
+
+def in_both_precisions(solve: Solve, features_ND: Tensor, axes: Axes, turned_NR: Tensor, start_QK: Tensor) -> Minima:
+    """All problems on images in float32 (`turned_NR`), and those that stall there once more in float64, from where they are.
+
+    The points are in float64.
+    """
+    found = solve(turned_NR, start_QK, torch.arange(len(start_QK), device=start_QK.device))
+    points_QK, iterations_Q, is_converged_Q = found.points_PK.double(), found.iterations_P, found.is_converged_P
+    stalled = found.is_stalled_P.nonzero()[:, 0]
+    if len(stalled):
+        rest = solve(axes.turned(features_ND), points_QK[stalled], stalled)
+        points_QK[stalled] = rest.points_PK
+        iterations_Q[stalled] += rest.iterations_P
+        is_converged_Q[stalled] = rest.is_converged_P
+    return Minima(points_QK, iterations_Q, is_converged_Q, found.is_stalled_P)
 
 
 @dataclass(frozen=True)
@@ -168,36 +209,14 @@ class Regression:
         start_PK = torch.zeros(len(penalties), shown * (self.turned_NR.shape[1] + 1), device=device)
         if near is not None:
             start_PK += near.float()
-        found = self._minimise(self.turned_NR, penalty_P, start_PK, tolerance, max_iterations)
-        points_PK, iterations_P, is_converged_P = found.points_PK.double(), found.iterations_P, found.is_converged_P
-        stalled = found.is_stalled_P.nonzero()[:, 0]
-        if len(stalled):
-            turned_NR = self.axes.turned(self.features_ND)
-            rest = self._minimise(turned_NR, penalty_P[stalled], points_PK[stalled], tolerance, max_iterations)
-            points_PK[stalled] = rest.points_PK
-            iterations_P[stalled] += rest.iterations_P
-            is_converged_P[stalled] = rest.is_converged_P
-        points_PSR = points_PK.view(len(penalties), shown, -1)
-        weight_PCD = torch.zeros(len(penalties), self.classes, self.features_ND.shape[1], device=device)
-        weight_PCD[:, self.seen_S] = (points_PSR[..., :-1] @ self.axes.axes_DR.T).float()
-        bias_PC = torch.full((len(penalties), self.classes), -torch.inf, device=device)
-        bias_PC[:, self.seen_S] = points_PSR[..., -1].float()
-        return Fits(
-            penalties=tuple(penalties),
-            points_PK=points_PK,
-            centre_D=self.axes.centre_D,
-            weight_PCD=weight_PCD,
-            bias_PC=bias_PC,
-            iterations=tuple(iterations_P.tolist()),
-            is_converged=tuple(is_converged_P.tolist()),
-        )
 
-    def _minimise(
-        self, turned_NR: Tensor, penalty_P: Tensor, start_PK: Tensor, tolerance: float, max_iterations: int
-    ) -> Minima:
-        problem = _Problem(turned_NR, self.label_N, penalty_P, len(self.seen_S))
-        guess_PK = problem.inverse_hessian(self.axes.squares_R)
-        return minimise(problem, start_PK, guess_PK, self._gradient_size, tolerance, max_iterations)
+        def solve(turned_NR: Tensor, from_PK: Tensor, number_P: Tensor) -> Minima:
+            problem = _Problem(turned_NR, self.label_N, penalty_P[number_P], shown)
+            guess_PK = problem.inverse_hessian(self.axes.squares_R)
+            return minimise(problem, from_PK, guess_PK, self._gradient_size, tolerance, max_iterations)
+
+        found = in_both_precisions(solve, self.features_ND, self.axes, self.turned_NR, start_PK)
+        return Fits.of(penalties, self.axes, self.seen_S, self.classes, found)
 
     def _gradient_size(self, slope_PK: Tensor) -> Tensor:
         return self.axes.largest_slope(slope_PK.view(len(slope_PK), len(self.seen_S), -1))

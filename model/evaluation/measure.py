@@ -76,18 +76,18 @@ def measure_name(name: str, evaluation: Evaluation, subject: Subject, say: Say) 
 def report(evaluation: Evaluation, subject: Subject, failed: Mapping[str, str]) -> Summary:
     """Write the summary, the exports and the report of all that was measured; `failed` tells why a name was not.
 
-    The marker is written where nothing failed. Raises InputError if sets were named and none was measured.
+    The marker is written where nothing failed. Raises InputError if none of the sets was measured; where none was named, if the
+    validation split was not.
     """
     out, sets, objective = evaluation.out, evaluation.sets, subject.objective
     (out / MARKER).unlink(missing_ok=True)
+    asked = list(sets.digests) or [VALIDATION]
+    if all(name in failed for name in asked):
+        raise InputError(failed[asked[0]])
     measured = {name: _recorded(evaluation, name) for name in evaluation.names if name not in failed}
-    with_labels = [found.name for found in (*sets.labelled, *sets.multilabel)]
+    with_labels = [found.name for found in sets.classified]
     results = [measured[name].result for name in with_labels if name in measured]
     lost = [SkippedSet(name=name, reason=failed[name]) for name in with_labels if name in failed]
-    if lost and not results:
-        raise InputError(lost[0].reason)
-    if VALIDATION in failed and not results:
-        raise InputError(failed[VALIDATION])
     zero_shot = [found for found in results if isinstance(found, SetResult)]
     probed = [found for found in results if isinstance(found, ProbedSet)]
     multilabel = [found for found in results if isinstance(found, MultilabelResult)]
@@ -125,7 +125,7 @@ def report(evaluation: Evaluation, subject: Subject, failed: Mapping[str, str]) 
         else RetrievalResult(status="skipped", reason=failed[VALIDATION]),
         retrieval_sets=tuple(retrieval_sets),
     )
-    _write_results(evaluation, summary)
+    _write_results(evaluation, summary, failed)
     write_text(out / "summary.json", summary.model_dump_json(indent=1))
     write_exports(out, summary)
     write_report(out / "report.html", summary, evaluation.run, evaluation.shards, sets.labelled)
@@ -145,13 +145,11 @@ def _searched(measured: MeasuredSet) -> RetrievalResult:
     return measured.result
 
 
-def _write_results(evaluation: Evaluation, summary: Summary) -> None:
-    """What was found across sets, and what could not be searched; files of an earlier evaluation go."""
+def _write_results(evaluation: Evaluation, summary: Summary, failed: Mapping[str, str]) -> None:
+    """What was found across sets, and what could not be searched. Files of an earlier evaluation go; records stay."""
     results, markers = evaluation.out / RESULTS, evaluation.out / MEASURED
-    texts = {found.name: found.model_dump_json(indent=1) for found in summary.every_set}
-    texts |= {found.name: found.model_dump_json(indent=1) for found in summary.multilabel}
-    texts |= {found.name: found.model_dump_json(indent=1) for found in summary.retrieval_sets}
-    texts[VALIDATION] = summary.retrieval.model_dump_json(indent=1)
+    searched = {VALIDATION: summary.retrieval} | {found.name: found for found in summary.retrieval_sets}
+    texts = {name: found.model_dump_json(indent=1) for name, found in searched.items() if name in failed}
     across: dict[str, Sequence[Result]] = {
         "robustness": summary.shifts,
         "overlap": summary.overlaps,
@@ -160,8 +158,9 @@ def _write_results(evaluation: Evaluation, summary: Summary) -> None:
     texts |= {
         name: json.dumps([one.model_dump() for one in found], indent=1) for name, found in across.items() if found
     }
+    kept = texts.keys() | (set(evaluation.names) - failed.keys())
     for stale in (*results.glob("*.json"), *markers.glob("*.json")):
-        if stale.stem not in texts:
+        if stale.stem not in kept:
             stale.unlink()
     for name, text in texts.items():
         write_text(results / f"{name}.json", text)

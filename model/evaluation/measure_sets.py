@@ -1,6 +1,6 @@
-"""A labelled set: features, zero-shot, what labels add, rates by group; and what it adds across sets: shifts and overlap.
+"""A labelled set, measured: zero-shot, with its labels, by group, and what it adds to the figures across sets.
 
-Axes: N images, C classes, T templates, D dimensions of the shared space.
+Axes: N images, C classes, E further classes, T templates, D dimensions of the shared space.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from model.evaluation.embed import Embedder, Say, check_readable
+from model.evaluation.embed import Say, check_readable
 from model.evaluation.fairness import Fairness, fairness_of
 from model.evaluation.feature_cache import Embedded
 from model.evaluation.intervals import Share
@@ -22,18 +22,19 @@ from model.evaluation.metrics import metric_chance
 from model.evaluation.multilabel_results import MultilabelResult
 from model.evaluation.overlap import Overlap, overlap_of
 from model.evaluation.prepare import Evaluation
+from model.evaluation.prompts import prompt_features, prompts_of, warn_of_equal_classes
 from model.evaluation.reference import reference_of
 from model.evaluation.results import ProbedSet, RetrievalResult, SetResult
 from model.evaluation.robustness import (
-    IMAGENET,
     Shift,
     accuracy_among,
     classes_of,
+    is_imagenet,
     same_classes,
     shift_of,
     variants_of_imagenet,
 )
-from model.evaluation.sets import EvaluationSet, NamedClasses
+from model.evaluation.sets import EvaluationSet
 from model.evaluation.shards import training_captions
 from model.evaluation.subject import Subject
 from model.evaluation.wanted import Wanted
@@ -46,9 +47,6 @@ from model.evaluation.zero_shot import (
     origin_of,
     result_of,
 )
-
-GROUPS_SHOWN = 5
-NAME_SHOWN = 40
 
 AnyResult = SetResult | ProbedSet | MultilabelResult | RetrievalResult
 
@@ -136,7 +134,7 @@ def _among(
     """Of ImageNet, its accuracy among the classes of each variant; of a variant, that among its own, under its name."""
     variants = variants_of_imagenet(sets)
     labels_N = _labels(found, judged)
-    if found.known is not None and found.known.name == IMAGENET:
+    if is_imagenet(found):
         shared = {variant.name: same_classes(variant, found) for variant in variants}
         return {
             name: accuracy_among(found, whole_NC, labels_N, names, confidence)
@@ -185,7 +183,7 @@ def _fairness(
 
 def shifts_of(sets: Sequence[EvaluationSet], measured: Mapping[str, MeasuredSet]) -> list[Shift]:
     """The line of each variant of ImageNet that was measured, by name; beside ImageNet's, if that was too."""
-    imagenet = next((measured[found.name] for found in sets if _is_imagenet(found) and found.name in measured), None)
+    imagenet = next((measured[found.name] for found in sets if is_imagenet(found) and found.name in measured), None)
     whole = imagenet.result if imagenet is not None and isinstance(imagenet.result, SetResult) else None
     shifts = []
     for variant in variants_of_imagenet(sets):
@@ -194,44 +192,3 @@ def shifts_of(sets: Sequence[EvaluationSet], measured: Mapping[str, MeasuredSet]
             among = imagenet.among.get(variant.name) if imagenet else None
             shifts.append(shift_of(variant, own.among[variant.name], whole, among))
     return shifts
-
-
-def _is_imagenet(found: EvaluationSet) -> bool:
-    return found.known is not None and found.known.name == IMAGENET
-
-
-def warn_of_equal_classes(found: NamedClasses, embedder: Embedder, say: Say) -> None:
-    """Say which classes the model cannot tell apart, because all their prompts come to the same tokens."""
-    prompts_CT = [found.prompts(label) for label in range(len(found.class_names))]
-    identity = token_identity(embedder, [prompt for prompts_T in prompts_CT for prompt in prompts_T])
-    lines: dict[tuple[bytes, ...], list[int]] = {}
-    for line, prompts_T in enumerate(prompts_CT, 1):
-        lines.setdefault(tuple(identity[prompt] for prompt in prompts_T), []).append(line)
-    equal = [same for same in lines.values() if len(same) > 1]
-    if equal:
-        shown = "; ".join(
-            f"{found.class_names[same[0] - 1][:NAME_SHOWN]!r} (lines {', '.join(map(str, same[:GROUPS_SHOWN]))})"
-            for same in equal[:GROUPS_SHOWN]
-        )
-        say(
-            f"warning: {found.name}: {sum(map(len, equal))} of {len(prompts_CT)} classes have the same prompts as another, "
-            "once lower-cased and cut to the model's context length, so the model cannot tell them apart; give them other "
-            f"names in classnames.txt: {shown}"
-        )
-
-
-def prompt_features(embedder: Embedder, found: NamedClasses) -> Tensor:
-    """Features (C, T, D) of every class name in every template, unnormalised; all go through the tower together."""
-    return embedder.texts(prompts_of(found)).view(len(found.class_names), len(found.templates), -1)
-
-
-def prompts_of(found: NamedClasses) -> list[str]:
-    """Every class name in every template, class by class."""
-    return [prompt for label in range(len(found.class_names)) for prompt in found.prompts(label)]
-
-
-def token_identity(embedder: Embedder, texts: Sequence[str]) -> dict[str, bytes]:
-    """What the model sees of each text: two texts of the same tokens are one to it."""
-    distinct = list(dict.fromkeys(texts))
-    tokens_NL = embedder.tokenizer.encode(distinct).numpy()
-    return {text: row.tobytes() for text, row in zip(distinct, tokens_NL, strict=True)}

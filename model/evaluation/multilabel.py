@@ -16,7 +16,7 @@ from model.errors import InputError
 from model.evaluation.embed import Say
 from model.evaluation.feature_cache import Embedded
 from model.evaluation.intervals import Share
-from model.evaluation.measure_sets import MeasuredSet, prompt_features, prompts_of, warn_of_equal_classes
+from model.evaluation.measure_sets import MeasuredSet
 from model.evaluation.multilabel_metrics import (
     IGNORED,
     average_precisions,
@@ -31,14 +31,16 @@ from model.evaluation.multilabel_results import (
     MultilabelResult,
     OneVsRestResult,
 )
-from model.evaluation.multilabel_samples import ManySplit
+from model.evaluation.multilabel_samples import MultilabelImage
 from model.evaluation.multilabel_sets import MultilabelSet
 from model.evaluation.one_vs_rest import OneVsRest
 from model.evaluation.overlap import not_split
 from model.evaluation.prepare import Evaluation
 from model.evaluation.probe import carve, search
+from model.evaluation.prompts import prompt_features, prompts_of, warn_of_equal_classes
 from model.evaluation.reference import reference_of
 from model.evaluation.results import Unreadable
+from model.evaluation.samples import Split
 from model.evaluation.subject import Subject
 from model.evaluation.wanted import Wanted
 from model.evaluation.zero_shot import class_vectors, ensemble_scores, logits, origin_of
@@ -54,7 +56,7 @@ class _Marked:
     relevance_NC: Tensor
 
     @classmethod
-    def of(cls, split: ManySplit, embedded: Embedded, classes: int, device: torch.device) -> _Marked:
+    def of(cls, split: Split[MultilabelImage], embedded: Embedded, classes: int, device: torch.device) -> _Marked:
         shown = [split.samples[row] for row in embedded.rows]
         return cls(embedded.before.to(device), relevance_of(shown, classes))
 
@@ -177,7 +179,7 @@ def _why_not(train: _Marked, val: _Marked) -> str:
 
 
 def _embed(
-    found: MultilabelSet, name: str, split: ManySplit, evaluation: Evaluation, subject: Subject, say: Say
+    found: MultilabelSet, name: str, split: Split[MultilabelImage], evaluation: Evaluation, subject: Subject, say: Say
 ) -> tuple[_Marked, list[str], list[Unreadable]]:
     embedded = Wanted.of_split(evaluation.features, found.name, split, name).by(subject.embedder, say)
     lost = [Unreadable(key=f"{name}/{each.key}", reason=each.reason) for each in embedded.unreadable]

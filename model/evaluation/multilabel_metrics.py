@@ -15,12 +15,12 @@ from torch import Tensor
 
 from model.evaluation.intervals import Share, bootstrap, clopper_pearson
 from model.evaluation.metrics import Floats, average_precision_of
-from model.evaluation.multilabel_samples import ManyLabelled
+from model.evaluation.multilabel_samples import MultilabelImage
 
 IGNORED = -1
 
 
-def relevance_of(samples: Sequence[ManyLabelled], classes: int) -> Tensor:
+def relevance_of(samples: Sequence[MultilabelImage], classes: int) -> Tensor:
     """Relevance (N, C), int8."""
     relevance_NC = torch.zeros(len(samples), classes, dtype=torch.int8)
     for row, sample in enumerate(samples):

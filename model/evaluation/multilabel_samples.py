@@ -6,17 +6,16 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from model.evaluation.images import StoredImage
-from model.evaluation.names import Words
-from model.evaluation.samples import digest_of
+from model.evaluation.samples import Split, digest_of
 
-LABELS = "labels"
-"""Of a column, or a field: the classes that an image shows."""
-IGNORED = "ignored"
+LABELS_FIELD = "labels"
+"""Of a table, or of JSON: the classes that an image shows."""
+IGNORED_FIELD = "ignored"
 """The same of classes for which it counts neither as showing them nor as not showing them: Pascal VOC's difficult ones."""
 
 
 @dataclass(frozen=True)
-class ManyLabelled:
+class MultilabelImage:
     """`key` is unique in the set. A class is in one of `labels` and `ignored` at most; those in neither are not to be seen."""
 
     key: str
@@ -25,33 +24,14 @@ class ManyLabelled:
     image: StoredImage
 
 
-@dataclass(frozen=True)
-class ManySplit:
-    """Images with their classes; `digest` identifies both."""
-
-    samples: tuple[ManyLabelled, ...]
-    digest: str
-
-
-@dataclass(frozen=True)
-class ManyLayout:
-    """What a folder holds; `train` and `val` are None if it has none."""
-
-    stored_as: str
-    class_names: Words
-    test: ManySplit
-    train: ManySplit | None
-    val: ManySplit | None
-
-
-def many_labelled(key: str, labels: Iterable[int], ignored: Iterable[int], image: StoredImage) -> ManyLabelled:
+def multilabel_image(key: str, labels: Iterable[int], ignored: Iterable[int], image: StoredImage) -> MultilabelImage:
     """A class that is both shown and to be ignored (an object that is easy to see beside a difficult one) is shown."""
     shown = frozenset(labels)
-    return ManyLabelled(key, shown, frozenset(ignored) - shown, image)
+    return MultilabelImage(key, shown, frozenset(ignored) - shown, image)
 
 
-def many_split(samples: Iterable[ManyLabelled], files: Iterable[str]) -> ManySplit:
+def multilabel_split(samples: Iterable[MultilabelImage], files: Iterable[str]) -> Split[MultilabelImage]:
     """A split of files whose digests are `files`, in the order of the samples."""
     whole = tuple(samples)
     told = [[sample.key, sorted(sample.labels), sorted(sample.ignored)] for sample in whole]
-    return ManySplit(whole, digest_of([told, list(files)]))
+    return Split(whole, digest_of([told, list(files)]))

@@ -8,11 +8,11 @@ from pathlib import Path
 from model.errors import InputError
 from model.evaluation.groups import FILE as FAIRNESS_FILE
 from model.evaluation.multilabel_layouts import is_multilabel_table, read_multilabel_table, read_multilabel_wds
-from model.evaluation.multilabel_samples import ManyLabelled, ManyLayout, ManySplit
+from model.evaluation.multilabel_samples import MultilabelImage
 from model.evaluation.names import Words, lines, own_class_names, packaged_class_names, templates_of
 from model.evaluation.registry import find
-from model.evaluation.samples import digest_of
-from model.evaluation.sets import NamedClasses
+from model.evaluation.samples import Layout, digest_of
+from model.evaluation.sets import ImageSet
 from model.evaluation.voc import read_voc, voc_folders
 from model.evaluation.wds import is_wds
 
@@ -21,19 +21,8 @@ METRIC = "mean_average_precision"
 
 
 @dataclass(frozen=True)
-class MultilabelSet(NamedClasses):
-    """One set; fields are those of EvaluationSet."""
-
-    samples: tuple[ManyLabelled, ...]
-    images_digest: str
-    train: ManySplit | None
-    val: ManySplit | None
-    digest: str
-
-    @property
-    def test(self) -> ManySplit:
-        """The split that is measured."""
-        return ManySplit(self.samples, self.images_digest)
+class MultilabelSet(ImageSet[MultilabelImage]):
+    """One set."""
 
 
 def is_multilabel(folder: Path) -> bool:
@@ -55,6 +44,12 @@ def read_multilabel_set(folder: Path) -> MultilabelSet:
         raise InputError(f"{folder / FAIRNESS_FILE}: groups are only compared where an image has one label; remove it")
     known = find(folder.resolve().name)
     layout = _read(folder, own_class_names(folder), packaged_class_names(known))
+    classes = len(layout.class_names.words)
+    if classes < 2:
+        raise InputError(
+            f"{folder}: {'one class' if classes else 'no class'} in it; images are ranked by a class's probability among all of "
+            "them, so two are needed at least"
+        )
     templates = templates_of(folder, known)
     splits = [layout.test.digest, *(split.digest if split else None for split in (layout.train, layout.val))]
     return MultilabelSet(
@@ -73,7 +68,7 @@ def read_multilabel_set(folder: Path) -> MultilabelSet:
     )
 
 
-def _read(folder: Path, own: Words | None, packaged: Words | None) -> ManyLayout:
+def _read(folder: Path, own: Words | None, packaged: Words | None) -> Layout[MultilabelImage]:
     if is_wds(folder):
         return read_multilabel_wds(folder, own, packaged)
     if is_multilabel_table(folder):

@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from model.evaluation.lbfgs import Minima, minimise
-from model.evaluation.logistic import LOGITS_AT_ONCE, MAX_ITERATIONS, TOLERANCE, Axes, Fits
+from model.evaluation.logistic import LOGITS_AT_ONCE, MAX_ITERATIONS, TOLERANCE, Axes, Fits, in_both_precisions
 
 
 @dataclass(frozen=True)
@@ -95,29 +95,21 @@ class OneVsRest:
         device, learned = self.turned_NR.device, len(self.learned_S)
         penalty_Q = torch.tensor(penalties, dtype=torch.float64, device=device).repeat_interleave(learned)
         start_SK = self._start() if near is None else near.view(learned, -1).float()
-        found = self._minimise(self.turned_NR, penalty_Q, start_SK.repeat(len(penalties), 1), tolerance, max_iterations)
-        points_QK, iterations_Q, is_converged_Q = found.points_PK.double(), found.iterations_P, found.is_converged_P
-        stalled = found.is_stalled_P.nonzero()[:, 0]
-        if len(stalled):
-            turned_NR = self.axes.turned(self.features_ND)
-            rest = self._minimise(turned_NR, penalty_Q, points_QK, tolerance, max_iterations, stalled)
-            points_QK[stalled] = rest.points_PK
-            iterations_Q[stalled] += rest.iterations_P
-            is_converged_Q[stalled] = rest.is_converged_P
-        points_PSK = points_QK.view(len(penalties), learned, -1)
-        weight_PCD = torch.zeros(len(penalties), self.classes, self.features_ND.shape[1], device=device)
-        weight_PCD[:, self.learned_S] = (points_PSK[..., :-1] @ self.axes.axes_DR.T).float()
-        bias_PC = torch.full((len(penalties), self.classes), -torch.inf, device=device)
-        bias_PC[:, self.learned_S] = points_PSK[..., -1].float()
-        return Fits(
-            penalties=tuple(penalties),
-            points_PK=points_QK.view(len(penalties), -1),
-            centre_D=self.axes.centre_D,
-            weight_PCD=weight_PCD,
-            bias_PC=bias_PC,
-            iterations=tuple(iterations_Q.view(len(penalties), learned).amax(dim=1).tolist()),
-            is_converged=tuple(is_converged_Q.view(len(penalties), learned).all(dim=1).tolist()),
-        )
+
+        def solve(turned_NR: Tensor, from_QK: Tensor, number_Q: Tensor) -> Minima:
+            problem = _Problem(turned_NR, self.sign_NS.to(turned_NR.dtype), penalty_Q)
+            return minimise(
+                lambda points_QK, place_Q: problem(points_QK, number_Q[place_Q]),
+                from_QK,
+                self._inverse_hessian(penalty_Q[number_Q], number_Q % learned).to(turned_NR.dtype),
+                lambda slope_QK: self.axes.largest_slope(slope_QK[:, None]),
+                tolerance,
+                max_iterations,
+            )
+
+        start_QK = start_SK.repeat(len(penalties), 1)
+        found = in_both_precisions(solve, self.features_ND, self.axes, self.turned_NR, start_QK)
+        return Fits.of(penalties, self.axes, self.learned_S, self.classes, found)
 
     def _start(self) -> Tensor:
         """Points (S, K) without weights, whose bias says how frequent the class is."""
@@ -129,31 +121,9 @@ class OneVsRest:
         """Of the images that are not ignored, the share that shows each class (S)."""
         return (self.sign_NS < 0).sum(dim=0) / self.sign_NS.abs().sum(dim=0).double()
 
-    def _minimise(
-        self,
-        turned_NR: Tensor,
-        penalty_Q: Tensor,
-        start_QK: Tensor,
-        tolerance: float,
-        max_iterations: int,
-        chosen: Tensor | None = None,
-    ) -> Minima:
-        """Of all problems, or of those that are `chosen`."""
-        problem_Q = torch.arange(len(penalty_Q), device=penalty_Q.device) if chosen is None else chosen
-        problem = _Problem(turned_NR, self.sign_NS.to(turned_NR.dtype), penalty_Q)
-        # The diagonal of the inverse Hessian at the start, but for the factor N.
+    def _inverse_hessian(self, penalty_Q: Tensor, class_Q: Tensor) -> Tensor:
+        """Its diagonal (Q, K) at the start, but for the factor N."""
         share_S = self._shares()
-        spread_Q = (share_S * (1 - share_S))[problem_Q % len(share_S)]
-        weight_QR = 1 / (spread_Q[:, None] * self.axes.squares_R + penalty_Q[problem_Q, None])
-        guess_QK = torch.cat([weight_QR, 1 / (spread_Q * len(turned_NR))[:, None]], dim=1).to(turned_NR.dtype)
-        return minimise(
-            lambda points_QK, number_Q: problem(points_QK, problem_Q[number_Q]),
-            start_QK[problem_Q],
-            guess_QK,
-            self._gradient_size,
-            tolerance,
-            max_iterations,
-        )
-
-    def _gradient_size(self, slope_QK: Tensor) -> Tensor:
-        return self.axes.largest_slope(slope_QK[:, None])
+        spread_Q = (share_S * (1 - share_S))[class_Q]
+        weight_QR = 1 / (spread_Q[:, None] * self.axes.squares_R + penalty_Q[:, None])
+        return torch.cat([weight_QR, 1 / (spread_Q * len(self.turned_NR))[:, None]], dim=1)

@@ -13,7 +13,7 @@ from model.config import EvaluateConfig
 from model.errors import InputError
 from model.evaluation.locate import FoundSets, read_sets
 from model.evaluation.overlap import overlapping_images
-from model.evaluation.robustness import IMAGENET, variants_of_imagenet
+from model.evaluation.robustness import is_imagenet, variants_of_imagenet
 from model.evaluation.shards import Pair, Shards, first_pairs, read_shards
 from model.evaluation.summary import Inputs, Summary
 from model.files import sha256_file
@@ -61,9 +61,9 @@ class Evaluation:
 
     def fingerprint_of(self, name: str) -> str:
         """Of all that the figures of one name depend on; ImageNet's are told among the classes of its variants too."""
-        own = next((found for found in self.sets.labelled if found.name == name), None)
-        is_imagenet = own is not None and own.known is not None and own.known.name == IMAGENET
-        variants = variants_of_imagenet(self.sets.labelled) if is_imagenet else []
+        labelled = self.sets.labelled
+        has_variants = any(found.name == name and is_imagenet(found) for found in labelled)
+        variants = variants_of_imagenet(labelled) if has_variants else []
         inputs = self.inputs
         parts = [inputs.version, inputs.config, inputs.weights_sha256, inputs.shards_sha256]
         parts += [name, inputs.sets.get(name, ""), {variant.name: variant.digest for variant in variants}]

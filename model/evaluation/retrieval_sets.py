@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from model.evaluation.caption_sets import AS_IT_IS, CaptionSet
 from model.evaluation.embed import Say
-from model.evaluation.measure_sets import token_identity
 from model.evaluation.prepare import VALIDATION, Evaluation
+from model.evaluation.prompts import token_identity
 from model.evaluation.reference import retrieval_reference_of
 from model.evaluation.results import RetrievalResult
 from model.evaluation.retrieval import measure_retrieval, relevance

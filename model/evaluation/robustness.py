@@ -129,6 +129,11 @@ def shift_of(variant: EvaluationSet, share: Share, imagenet: SetResult | None, a
     )
 
 
+def is_imagenet(found: EvaluationSet) -> bool:
+    """Whether it is ImageNet itself."""
+    return found.known is not None and found.known.name == IMAGENET
+
+
 def variants_of_imagenet(sets: Sequence[EvaluationSet]) -> list[EvaluationSet]:
     """Those among `sets`."""
     return [found for found in sets if found.known is not None and found.known.variant_of == IMAGENET]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Generic
 
 from model.errors import InputError
 from model.evaluation.folders import classes_in, read_image_folder
@@ -11,7 +12,7 @@ from model.evaluation.groups import Groups, read_groups
 from model.evaluation.metrics import METRICS, Metric
 from model.evaluation.names import fill, lines, own_class_names, packaged_class_names, templates_of
 from model.evaluation.registry import KnownSet, find
-from model.evaluation.samples import LabelledImage, Layout, Split, digest_of
+from model.evaluation.samples import LabelledImage, Layout, SampleT, Split, digest_of
 from model.evaluation.tables import is_table, read_table
 from model.evaluation.torchvision_sets import FILE as TORCHVISION_FILE
 from model.evaluation.torchvision_sets import read_torchvision, torchvision_source
@@ -38,25 +39,31 @@ class NamedClasses:
 
 
 @dataclass(frozen=True)
-class EvaluationSet(NamedClasses):
-    """One set. `images_digest` identifies its images and labels, `digest` all else too: names, templates, other splits.
+class ImageSet(NamedClasses, Generic[SampleT]):
+    """Images to be classified. `images_digest` identifies those that are measured and their labels, `digest` all else too: names,
+    templates, other splits.
 
-    `train` and `val` are None where the folder has none; they are what a linear probe is fitted on. `groups` is what a fairness
-    probe asks about, None where the set asks for none.
+    `train` and `val` are None where the folder has none; they are what a linear probe is fitted on.
     """
 
-    metric: Metric
-    samples: tuple[LabelledImage, ...]
+    samples: tuple[SampleT, ...]
     images_digest: str
-    train: Split | None
-    val: Split | None
+    train: Split[SampleT] | None
+    val: Split[SampleT] | None
     digest: str
-    groups: Groups | None = None
 
     @property
-    def test(self) -> Split:
+    def test(self) -> Split[SampleT]:
         """The split that is measured."""
         return Split(self.samples, self.images_digest)
+
+
+@dataclass(frozen=True)
+class EvaluationSet(ImageSet[LabelledImage]):
+    """A set with one label an image. `groups` is what a fairness probe asks about, None where the set asks for none."""
+
+    metric: Metric
+    groups: Groups | None = None
 
 
 def read_set(folder: Path) -> EvaluationSet:
@@ -103,7 +110,7 @@ def read_set(folder: Path) -> EvaluationSet:
     )
 
 
-def _read(folder: Path, known: KnownSet | None) -> Layout:
+def _read(folder: Path, known: KnownSet | None) -> Layout[LabelledImage]:
     """By the first layout that the folder means to be of: torchvision if it says so, tars, a table, folders of images."""
     own, packaged = own_class_names(folder), packaged_class_names(known)
     source = torchvision_source(folder, known)
@@ -125,7 +132,7 @@ def _read(folder: Path, known: KnownSet | None) -> Layout:
     )
 
 
-def _metric(path: Path, known: KnownSet | None, classes: int, test: Split) -> Metric:
+def _metric(path: Path, known: KnownSet | None, classes: int, test: Split[LabelledImage]) -> Metric:
     """What `metric.txt` names, else what the set is known to be measured by, else accuracy."""
     is_pair = classes == 2 and len({sample.label for sample in test.samples}) == 2
     if not path.is_file():

@@ -27,7 +27,7 @@ def is_table(folder: Path) -> bool:
     return table_of(folder, "test") is not None
 
 
-def read_table(folder: Path, own: Words | None, packaged: Words | None) -> Layout:
+def read_table(folder: Path, own: Words | None, packaged: Words | None) -> Layout[LabelledImage]:
     """The set in `folder`; paths are relative to it. Raises InputError that names table and row.
 
     A label is a class name, or the number of one from 0. Without `classnames.txt` the classes are the words in the tables,
@@ -44,9 +44,14 @@ def read_table(folder: Path, own: Words | None, packaged: Words | None) -> Layou
 def class_numbers(
     labels: set[str], table: Path, own: Words | None, packaged: Words | None
 ) -> tuple[Words, dict[str, int]]:
-    """The classes, and the number of each label, which is a class name or the number itself. Raises InputError."""
-    names = own
-    if names is None and labels and all(label.isdecimal() for label in labels):
+    """The classes, and the number of each label, which is a class name or the number itself. Raises InputError.
+
+    An empty label makes no class; `number_of` refuses it.
+    """
+    names, labels = own, labels - {""}
+    if names is None and not labels:
+        raise InputError(f"{table}: no row has a label; write the class of each image")
+    if names is None and all(label.isdecimal() for label in labels):
         names = packaged
         if names is None:
             raise InputError(
@@ -76,7 +81,7 @@ def table_of(folder: Path, split: str) -> Path | None:
 
 def _rows(path: Path) -> list[Row]:
     columns = read_columns(path, COLUMNS)
-    return [(str(found), str(label).strip()) for found, label in zip(*columns.values(), strict=True)]
+    return [(str(found), word_of(label)) for found, label in zip(*columns.values(), strict=True)]
 
 
 def column_names(path: Path) -> list[str]:
@@ -108,6 +113,11 @@ def read_columns(path: Path, names: Sequence[str]) -> dict[str, list[Any]]:
     return columns
 
 
+def word_of(cell: object) -> str:
+    """What a cell says, without blanks around it; nothing where it is empty, or null in Parquet."""
+    return "" if cell is None else str(cell).strip()
+
+
 def _csv_columns(path: Path, names: Sequence[str]) -> dict[str, list[Any]]:
     with path.open(encoding="utf-8-sig", newline="") as file:
         rows = list(csv.DictReader(file))
@@ -136,7 +146,7 @@ def image_of(folder: Path, where: str, path: str, taken: Container[str]) -> File
     return FileImage(folder / path)
 
 
-def _split(folder: Path, table: Path, rows: list[Row], number: dict[str, int], names: Words) -> Split:
+def _split(folder: Path, table: Path, rows: list[Row], number: dict[str, int], names: Words) -> Split[LabelledImage]:
     samples: dict[str, LabelledImage] = {}
     for line, (path, label) in enumerate(rows, 1):
         where = f"{table} row {line}"

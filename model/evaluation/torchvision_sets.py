@@ -62,7 +62,9 @@ def torchvision_source(folder: Path, known: KnownSet | None) -> TorchvisionSourc
         ) from error
 
 
-def read_torchvision(folder: Path, source: TorchvisionSource, own: Words | None, packaged: Words | None) -> Layout:
+def read_torchvision(
+    folder: Path, source: TorchvisionSource, own: Words | None, packaged: Words | None
+) -> Layout[LabelledImage]:
     """The set whose files lie in `folder`. Raises InputError if torchvision cannot read them, or knows no such class."""
     from torchvision import datasets
 
@@ -101,7 +103,7 @@ def _names(dataset: Any) -> Words | None:
     return Words(tuple(str(name).replace("_", " ") for name in classes), "torchvision") if classes else None
 
 
-def _split(split: str, dataset: Any, folder: Path, names: Words, digests: list[str]) -> Split:
+def _split(split: str, dataset: Any, folder: Path, names: Words, digests: list[str]) -> Split[LabelledImage]:
     labels = next((getattr(dataset, name) for name in LABELS if hasattr(dataset, name)), None)
     numbers = [int(label) for label in (labels if labels is not None else (dataset[i][1] for i in range(len(dataset))))]
     if wrong := sorted({label for label in numbers if not 0 <= label < len(names.words)}):

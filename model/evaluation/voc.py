@@ -12,9 +12,9 @@ from xml.etree import ElementTree
 
 from model.errors import InputError
 from model.evaluation.images import FileImage
-from model.evaluation.multilabel_samples import ManyLayout, ManySplit, many_labelled, many_split
+from model.evaluation.multilabel_samples import MultilabelImage, multilabel_image, multilabel_split
 from model.evaluation.names import CLASS_NAMES, Words, lines, plain
-from model.evaluation.samples import IMAGE_ENDINGS, SPLITS
+from model.evaluation.samples import IMAGE_ENDINGS, SPLITS, Layout, Split
 from model.files import sha256_file
 
 LISTS = Path("ImageSets") / "Main"
@@ -35,7 +35,7 @@ def voc_folders(folder: Path) -> list[Path]:
     return [place for place in places if (place / "Annotations").is_dir() and (place / LISTS).is_dir()]
 
 
-def read_voc(folder: Path, own: Words | None, packaged: Words | None) -> ManyLayout:
+def read_voc(folder: Path, own: Words | None, packaged: Words | None) -> Layout[MultilabelImage]:
     """The set in `folder`: ImageSets/Main/test.txt is measured, or val.txt where there is no test. Raises InputError.
 
     Classes are those of the objects in all splits, in the order of the alphabet.
@@ -57,7 +57,7 @@ def read_voc(folder: Path, own: Words | None, packaged: Words | None) -> ManyLay
     names = _class_names(folder, classes, own, packaged)
     number = {name: label for label, name in enumerate(classes)}
     splits = {split: _split(folder, own_images, number) for split, own_images in images.items()}
-    return ManyLayout("Pascal VOC", names, splits["test"], splits.get("train"), splits.get("val"))
+    return Layout("Pascal VOC", names, splits["test"], splits.get("train"), splits.get("val"))
 
 
 def _stems(path: Path) -> list[str]:
@@ -88,8 +88,6 @@ def _names(image: _Image) -> set[str]:
 
 
 def _class_names(folder: Path, classes: list[str], own: Words | None, packaged: Words | None) -> Words:
-    if len(classes) < 2:
-        raise InputError(f"{folder}: its annotations name {len(classes)} classes of objects; two are needed at least")
     if own is not None:
         if len(own.words) != len(classes):
             raise InputError(
@@ -102,9 +100,9 @@ def _class_names(folder: Path, classes: list[str], own: Words | None, packaged: 
     return Words(tuple(name.replace("_", " ") for name in classes), "the annotations")
 
 
-def _split(folder: Path, images: list[_Image], number: dict[str, int]) -> ManySplit:
+def _split(folder: Path, images: list[_Image], number: dict[str, int]) -> Split[MultilabelImage]:
     samples = [
-        many_labelled(
+        multilabel_image(
             str(image.path.relative_to(folder)),
             (number[name] for name in image.shown),
             (number[name] for name in image.difficult),
@@ -112,4 +110,4 @@ def _split(folder: Path, images: list[_Image], number: dict[str, int]) -> ManySp
         )
         for image in images
     ]
-    return many_split(samples, (sha256_file(image.path) for image in images))
+    return multilabel_split(samples, (sha256_file(image.path) for image in images))

@@ -8,9 +8,8 @@ from pathlib import Path
 
 from model.evaluation.embed import Embedder, Say
 from model.evaluation.feature_cache import Embedded, is_cached
-from model.evaluation.multilabel_samples import ManySplit
 from model.evaluation.passes import Named
-from model.evaluation.samples import Split
+from model.evaluation.samples import Sample, Split
 from model.evaluation.shards import Pair
 
 
@@ -24,7 +23,7 @@ class Wanted:
     images: Sequence[Named]
 
     @classmethod
-    def of_split(cls, features: Path, set_name: str, split: Split | ManySplit, split_name: str = "") -> Wanted:
+    def of_split(cls, features: Path, set_name: str, split: Split[Sample], split_name: str = "") -> Wanted:
         """A split of a set with labels; the one that is measured has no name."""
         images = [(sample.key, sample.image) for sample in split.samples]
         cache = features / split_name / f"{set_name}.safetensors"

@@ -18,26 +18,35 @@ def is_wds(folder: Path) -> bool:
     return (folder / "test" / "nshards.txt").exists() or any((folder / "test").glob("*.tar"))
 
 
-def read_wds(folder: Path, own: Words | None, packaged: Words | None) -> Layout:
+def read_wds(folder: Path, own: Words | None, packaged: Words | None) -> Layout[LabelledImage]:
     """The set in `folder`; labels are checked against its class names. Raises InputError."""
-    names = own or packaged
-    if names is None:
-        raise InputError(f"{folder / CLASS_NAMES}: no such file; write it: one class name a line; the first is label 0")
+    names = names_of(folder, own, packaged)
     classes = len(names.words)
-    train, val = (_optional_split(folder / name, classes) for name in ("train", "val"))
+    train, val = (
+        _split(folder / split, classes) if is_wds_split(folder / split) else None for split in ("train", "val")
+    )
     return Layout("wds", names, _split(folder / "test", classes), train, val)
 
 
-def _split(folder: Path, classes: int) -> Split:
+def names_of(folder: Path, own: Words | None, packaged: Words | None) -> Words:
+    """The class names, which tars do not tell. Raises InputError if nobody does."""
+    names = own or packaged
+    if names is None:
+        raise InputError(f"{folder / CLASS_NAMES}: no such file; write it: one class name a line; the first is label 0")
+    return names
+
+
+def is_wds_split(folder: Path) -> bool:
+    """Whether a split that need not be there is."""
+    return (folder / "nshards.txt").is_file()
+
+
+def _split(folder: Path, classes: int) -> Split[LabelledImage]:
     tars = tars_of(folder)
     samples = [sample for tar in tars for sample in _read_tar(tar, classes)]
     if not samples:
         raise InputError(f"{folder}: no samples in its {len(tars)} tars; write the set anew")
     return Split(tuple(samples), digest_of([sha256_file(tar) for tar in tars]))
-
-
-def _optional_split(folder: Path, classes: int) -> Split | None:
-    return _split(folder, classes) if (folder / "nshards.txt").is_file() else None
 
 
 def tars_of(folder: Path) -> list[Path]:
