@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
@@ -12,6 +12,11 @@ from pipeline.errors import InputError, WorkError
 
 if TYPE_CHECKING:
     from pipeline.block_entries import ListName
+
+
+def named(metavar: str) -> Any:
+    """How --help names an argument that has no option before it, in the place of STR; its empty default is not told."""
+    return tyro.conf.arg(metavar=metavar, help_behavior_hint="")
 
 
 @dataclass
@@ -26,9 +31,9 @@ class WorkspaceOption:
 class WhyOptions(WorkspaceOption):
     """What became of a pair."""
 
-    dataset: tyro.conf.Positional[str] = ""
+    dataset: Annotated[tyro.conf.Positional[str], named("DATASET")] = ""
     """Name of the data set."""
-    wanted: tyro.conf.Positional[str] = ""
+    wanted: Annotated[tyro.conf.Positional[str], named("URL-OR-ID")] = ""
     """URL of the image or the page, or a pair_id."""
 
 
@@ -56,7 +61,7 @@ def why(arguments: list[str]) -> None:
 class CardOptions(WorkspaceOption):
     """What is in a data set: funnel, sources, languages, lengths, samples of what was kept and dropped."""
 
-    dataset: tyro.conf.Positional[str] = ""
+    dataset: Annotated[tyro.conf.Positional[str], named("DATASET")] = ""
     """Name of the data set."""
 
 
@@ -78,7 +83,7 @@ def card(arguments: list[str]) -> None:
 class VerifyOptions(WorkspaceOption):
     """Read all shards of a data set again: checksums, indexes, every sample."""
 
-    dataset: tyro.conf.Positional[str] = ""
+    dataset: Annotated[tyro.conf.Positional[str], named("DATASET")] = ""
     """Name of the data set, or the path of a folder of shards if it holds a slash."""
 
 
@@ -103,7 +108,7 @@ class TakedownOptions(WorkspaceOption):
     The lists are as those of block.*; without one, what is known in the workspace is applied.
     """
 
-    dataset: tyro.conf.Positional[str] = ""
+    dataset: Annotated[tyro.conf.Positional[str], named("DATASET")] = ""
     """Name of the data set."""
     tombstones: tuple[str, ...] = ()
     """pair_ids or image URLs: text files, or Parquet or CSV with a column pair_id or url."""
