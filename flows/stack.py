@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import tyro
 
+from flows.console import HEARTBEAT_S
 from flows.plugin import CHECKOUT, address_file, stack_home, ui_url
 from flows.worker import POLL_S, POOL, PREFECT, end_process, interrupt_on_signals, running_worker, start_process, worker
 from flows.workspace import WORKSPACE_VARIABLE
@@ -33,8 +34,7 @@ if TYPE_CHECKING:
 
 HOST = "127.0.0.1"
 SERVER_START_S = 120
-HEARTBEAT_S = 30
-ZOMBIE_AFTER_S = 120  # four heartbeats
+ZOMBIE_AFTER_S = 4 * HEARTBEAT_S
 ZOMBIE_AUTOMATION = "crash-zombie-flow-runs"
 LOG_TAIL_LINES = 15
 

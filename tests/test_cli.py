@@ -18,6 +18,7 @@ import pytest
 
 from flows import cli
 from flows.recipes import recipe
+from flows.stack import ZOMBIE_AFTER_S
 from model.config import MocoConfig
 
 CHECKOUT = Path(__file__).resolve().parents[1]
@@ -148,6 +149,15 @@ def test_a_full_disk_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch, capsys
     monkeypatch.setitem(cli.COMMANDS, "recipes", write)
     assert cli.run(["recipes"]) == 1
     assert "No space left" in capsys.readouterr().err
+
+
+def test_a_flow_at_the_command_line_lives_for_the_automation_of_make_up() -> None:
+    """That one marks a run as crashed whose heartbeats stop; at Prefect's own pace they would be too rare."""
+    program = "import flows.cli; from prefect.settings import get_current_settings as now; print(now().flows.heartbeat_frequency)"
+    environment = {name: value for name, value in os.environ.items() if name != "PREFECT_FLOWS_HEARTBEAT_FREQUENCY"}
+    command = [sys.executable, "-c", program]
+    told = subprocess.run(command, cwd=CHECKOUT, env=environment, capture_output=True, text=True, check=True)
+    assert 2 * float(told.stdout) < ZOMBIE_AFTER_S
 
 
 @pytest.mark.parametrize("arguments", [["recipes"], ["pretrain", "--help"]])
