@@ -44,7 +44,7 @@ def why(arguments: list[str]) -> None:
     options = tyro.cli(WhyOptions, args=arguments, prog="wit why")
     if not options.dataset or not options.wanted:
         raise InputError("give a data set and a URL or pair_id: wit why tiny http://127.0.0.1:8700/...")
-    data = Workspace.at(options.workspace).dataset(options.dataset)
+    data = Workspace.at(options.workspace).existing_dataset(options.dataset)
     lines = explain(
         options.wanted,
         pairs=data.parts("pairs"),
@@ -73,7 +73,7 @@ def card(arguments: list[str]) -> None:
     options = tyro.cli(CardOptions, args=arguments, prog="wit card")
     if not options.dataset:
         raise InputError("give a data set: wit card tiny")
-    folder = Workspace.at(options.workspace).dataset(options.dataset).whole("card")
+    folder = Workspace.at(options.workspace).existing_dataset(options.dataset).whole("card")
     if read_record(folder) is None:
         raise InputError(f"{folder}: no card yet; wit build-dataset writes one at its end")
     print(folder / HTML_FILE)
@@ -94,7 +94,7 @@ def verify(arguments: list[str]) -> None:
     options = tyro.cli(VerifyOptions, args=arguments, prog="wit verify")
     if not options.dataset:
         raise InputError("give a data set: wit verify tiny")
-    folder = Workspace.at(options.workspace).shards(options.dataset)
+    folder = Workspace.at(options.workspace).existing_shards(options.dataset)
     found = verify_shards(folder, print)
     if found.problems:
         raise WorkError(f"{folder}: {found.problems:,} problems; delete the folder and build the data set again")

@@ -13,6 +13,7 @@ from typing import Any
 
 from flows.recipes import Recipe, tiny
 from flows.workspace import Workspace
+from pipeline.tiny_web.config import TinyWebConfig
 from pipeline.tiny_web.scenes import ALL_COMBINATIONS, HELD_OUT_COMBINATIONS
 
 STORY = """
@@ -116,6 +117,8 @@ def _ending(folder: Path, workspace_option: str, recipe: Recipe, seconds: float)
         for row in rows
     )
     workspace = f" --workspace {shlex.quote(workspace_option)}" if workspace_option else ""
+    port = recipe.dataset.source.tiny_web.base_port
+    web = "" if port == TinyWebConfig().base_port else f" --base-port {port} "
     return f"""
 The walk took {int(seconds) // 60} min {int(seconds) % 60} s.
 
@@ -128,7 +131,11 @@ The walk took {int(seconds) // 60} min {int(seconds) % 60} s.
 What to do next (first: source .venv/bin/activate)
   wit why tiny {_example_url(space, recipe)}{workspace}
                                   what became of a pair, from page to shard
-  wit tiny-web                    look at the embedded web in a browser
+  wit search tiny "a blue circle" --model tiny{workspace}
+                                  images of the data set by words
+  wit serve tiny{workspace}
+                                  a page to drop images on
+  wit tiny-web{web:<20}look at the embedded web in a browser
   wit pretrain tiny --name longer --train.epochs 48{workspace}
   make up                         Prefect's server, a worker and the deployments: prefect deployment run build-dataset
 """

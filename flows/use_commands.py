@@ -159,7 +159,7 @@ def _model(options: ModelOptions, model: str) -> str:
 def _dataset(options: DatasetOptions) -> list[str]:
     space = Workspace.at(options.workspace)
     return [
-        "--shards", str(space.shards(options.dataset)), "--cache", str(space.embedding_cache),
+        "--shards", str(space.existing_shards(options.dataset)), "--cache", str(space.embedding_cache),
         *_each("--split", options.splits),
     ]  # fmt: skip
 
