@@ -62,7 +62,9 @@ def wait_for(path: Path, limit_s: float = 60) -> str:
 
 def user_env(home: Path) -> dict[str, str]:
     """A shell in the checkout that knows nothing of the server's address."""
-    env = {**os.environ, "PREFECT_HOME": str(home), "PYTHONPATH": str(home), "WIT_WORKSPACE": str(home / "workspace")}
+    # The flow of this test; and this checkout, whichever is installed.
+    path = os.pathsep.join([str(home), str(CHECKOUT)])
+    env = {**os.environ, "PREFECT_HOME": str(home), "PYTHONPATH": path, "WIT_WORKSPACE": str(home / "workspace")}
     env.pop("PREFECT_PLUGINS_ENABLED")
     return env
 
