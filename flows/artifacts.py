@@ -54,12 +54,16 @@ def publish_funnel(name: str, funnel: Sequence[tuple[str, Counts]]) -> None:
         f"| {stage} | {reason} | {rows:,} |" for stage, counts in funnel for reason, rows in by_size(counts.dropped)
     ]
     table = "\n".join(["| stage | dropped because | rows |", "|---|---|---:|", *reasons])
-    create_markdown_artifact(f"# Funnel of {name}\n\n{bars}\n{table}\n", key=key_of("funnel-diagram", name))
+    create_markdown_artifact(
+        f"# Funnel of {name}\n\n{bars}\n{table}\n",
+        key=key_of("funnel-diagram", name),
+        description=f"The funnel of `{name}` as a chart, and every reason with its rows",
+    )
 
 
 def publish_card(name: str, markdown: str) -> None:
     """Show the card of a data set."""
-    create_markdown_artifact(markdown, key=key_of("card", name))
+    create_markdown_artifact(markdown, key=key_of("card", name), description=f"What is in `{name}`")
 
 
 def by_size(dropped: Mapping[str, int]) -> list[tuple[str, int]]:
@@ -78,6 +82,7 @@ def publish_curves(name: str, metrics: Path) -> None:
     create_markdown_artifact(
         f"# Run {name}\n\n" + "\n".join(charts) + f"\n\n| last validation | |\n|---|---:|\n{table}\n",
         key=key_of("curves", name),
+        description=f"How `{name}` learned, and its last validation",
     )
 
 
@@ -113,8 +118,9 @@ def _metrics_line(line: bytes) -> dict[str, Any]:
 
 
 def _thin(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """About CURVE_POINTS of the lines, evenly spaced, the last one always among them."""
     every = max(1, len(lines) // CURVE_POINTS)
-    return lines[::every]
+    return lines[::-every][::-1]
 
 
 def _curve(title: str, lines: list[dict[str, Any]]) -> str:
@@ -174,12 +180,16 @@ def publish_results(name: str, summary: Mapping[str, Any], report: Path) -> None
     unmeasured = [*summary["skipped_sets"], *(found for found in summary["retrieval_sets"] if found["reason"])]
     lost = "".join(f"- {found['name']} skipped: {found['reason']}\n" for found in unmeasured)
     text = "\n".join([f"# Evaluation {name}\n", *filter(None, charts), lost, f"The report: `{report}`"])
-    create_markdown_artifact(text, key=key_of("report", name))
+    create_markdown_artifact(
+        text, key=key_of("report", name), description=f"The scorecard of `{name}` as charts, and where its report lies"
+    )
 
 
 def publish_comparison(name: str, table: Path) -> None:
     """Show several evaluations side by side."""
-    create_markdown_artifact(table.read_text(encoding="utf-8"), key=key_of("compare", name))
+    create_markdown_artifact(
+        table.read_text(encoding="utf-8"), key=key_of("compare", name), description="Several evaluations side by side"
+    )
 
 
 def _scores(title: str, rows: Sequence[Mapping[str, Any]], field: str, chance: str) -> str:
@@ -188,7 +198,8 @@ def _scores(title: str, rows: Sequence[Mapping[str, Any]], field: str, chance: s
     if not told:
         return ""
     sets = ", ".join(f'"{row["set"]}"' for row in told)
-    return _chart(title, f"x-axis [{sets}]", "bar", [row[field] for row in told], [row[chance] for row in told])
+    chart = _chart(title, f"x-axis [{sets}]", "bar", [row[field] for row in told], [row[chance] for row in told])
+    return f"{chart}\nThe red line is what guessing gives.\n"
 
 
 class Progress:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import select
 import shlex
 import signal
 import sys
@@ -32,6 +33,8 @@ from pipeline.errors import InputError, WorkError  # noqa: E402
 USER_ERROR_STATUS = 2
 FAILURE_STATUS = 1
 INTERRUPTED_STATUS = 130
+READER_LEFT_STATUS = 141  # 128 + SIGPIPE, as of other programs
+ENDED_BY_CTRL_C = ("serve", "tiny-web")  # they stay until then: nothing was cut short
 ConfigT = TypeVar("ConfigT", bound=BaseModel)
 
 USAGE = """usage: wit COMMAND ...
@@ -47,7 +50,7 @@ From the web to a zero-shot classifier:
   wit build-queries [NAME]        the paper's list of queries, from Wikipedia, WordNet or your own lists
 
 With a model, a run or a folder of open_clip's or Hugging Face's (docs/use.md):
-  wit classify IMAGE ...          which of some classes images show (--model RUN --labels "a cat, a dog")
+  wit classify IMAGE ...          which of some classes images show (--model RUN --labels "cat, dog")
   wit search DATASET "text"       images of a data set that are like a text or an --image (--model RUN)
   wit embed DATASET               what search reads, for several models in one pass (--models RUN RUN)
   wit serve MODEL                 a page on this machine: drop an image, type classes
@@ -83,6 +86,13 @@ def main() -> None:
     arguments = sys.argv[1:]
     try:
         status = run(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        if not _reader_has_left():
+            raise
+        # `wit recipes | head -1` has what it wanted. What Python flushes at its end must find a place.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = READER_LEFT_STATUS
     except Exception:
         # Where Ctrl-C meets the engine in the middle of a request, it comes out as another exception.
         if not interrupted.is_set():
@@ -91,6 +101,13 @@ def main() -> None:
     if interrupted.is_set() and status == FAILURE_STATUS:
         status = _stopped(arguments)
     sys.exit(status)
+
+
+def _reader_has_left() -> bool:
+    """Whether what is printed goes to a pipe that nobody reads any more."""
+    watch = select.poll()
+    watch.register(sys.stdout.fileno(), 0)
+    return any(event & select.POLLERR for _, event in watch.poll(0))
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -122,6 +139,8 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _stopped(arguments: Sequence[str]) -> int:
+    if arguments[0] in ENDED_BY_CTRL_C:
+        return INTERRUPTED_STATUS
     return _failed(f"stopped; go on with the same command: wit {shlex.join(arguments)}", INTERRUPTED_STATUS)
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import tyro
 
-from flows.data_commands import WorkspaceOption
+from flows.data_commands import WorkspaceOption, named
 from flows.launcher import LocalPython, ProcessError
 from flows.workspace import Workspace, only_writer
 from pipeline.errors import InputError
@@ -16,7 +17,7 @@ from pipeline.errors import InputError
 class CompareOptions(WorkspaceOption):
     """Set finished evaluations side by side: compare.html, compare.md and compare.csv."""
 
-    evaluations: tyro.conf.Positional[tuple[str, ...]] = ()
+    evaluations: Annotated[tyro.conf.Positional[tuple[str, ...]], named("EVALUATION ...")] = ()
     """Names of evaluations, or paths of their folders if they hold a slash; columns are in this order."""
     name: str = "compare"
     """Name of the folder among the evaluations that the comparison is written to."""

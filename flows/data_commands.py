@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
@@ -12,6 +12,11 @@ from pipeline.errors import InputError, WorkError
 
 if TYPE_CHECKING:
     from pipeline.block_entries import ListName
+
+
+def named(metavar: str) -> Any:
+    """How --help names an argument that has no option before it, in the place of STR; its empty default is not told."""
+    return tyro.conf.arg(metavar=metavar, help_behavior_hint="")
 
 
 @dataclass
@@ -26,9 +31,9 @@ class WorkspaceOption:
 class WhyOptions(WorkspaceOption):
     """What became of a pair."""
 
-    dataset: tyro.conf.Positional[str] = ""
+    dataset: Annotated[tyro.conf.Positional[str], named("DATASET")] = ""
     """Name of the data set."""
-    wanted: tyro.conf.Positional[str] = ""
+    wanted: Annotated[tyro.conf.Positional[str], named("URL-OR-ID")] = ""
     """URL of the image or the page, or a pair_id."""
 
 
@@ -39,7 +44,7 @@ def why(arguments: list[str]) -> None:
     options = tyro.cli(WhyOptions, args=arguments, prog="wit why")
     if not options.dataset or not options.wanted:
         raise InputError("give a data set and a URL or pair_id: wit why tiny http://127.0.0.1:8700/...")
-    data = Workspace.at(options.workspace).dataset(options.dataset)
+    data = Workspace.at(options.workspace).existing_dataset(options.dataset)
     lines = explain(
         options.wanted,
         pairs=data.parts("pairs"),
@@ -56,7 +61,7 @@ def why(arguments: list[str]) -> None:
 class CardOptions(WorkspaceOption):
     """What is in a data set: funnel, sources, languages, lengths, samples of what was kept and dropped."""
 
-    dataset: tyro.conf.Positional[str] = ""
+    dataset: Annotated[tyro.conf.Positional[str], named("DATASET")] = ""
     """Name of the data set."""
 
 
@@ -68,7 +73,7 @@ def card(arguments: list[str]) -> None:
     options = tyro.cli(CardOptions, args=arguments, prog="wit card")
     if not options.dataset:
         raise InputError("give a data set: wit card tiny")
-    folder = Workspace.at(options.workspace).dataset(options.dataset).whole("card")
+    folder = Workspace.at(options.workspace).existing_dataset(options.dataset).whole("card")
     if read_record(folder) is None:
         raise InputError(f"{folder}: no card yet; wit build-dataset writes one at its end")
     print(folder / HTML_FILE)
@@ -78,7 +83,7 @@ def card(arguments: list[str]) -> None:
 class VerifyOptions(WorkspaceOption):
     """Read all shards of a data set again: checksums, indexes, every sample."""
 
-    dataset: tyro.conf.Positional[str] = ""
+    dataset: Annotated[tyro.conf.Positional[str], named("DATASET")] = ""
     """Name of the data set, or the path of a folder of shards if it holds a slash."""
 
 
@@ -89,7 +94,7 @@ def verify(arguments: list[str]) -> None:
     options = tyro.cli(VerifyOptions, args=arguments, prog="wit verify")
     if not options.dataset:
         raise InputError("give a data set: wit verify tiny")
-    folder = Workspace.at(options.workspace).shards(options.dataset)
+    folder = Workspace.at(options.workspace).existing_shards(options.dataset)
     found = verify_shards(folder, print)
     if found.problems:
         raise WorkError(f"{folder}: {found.problems:,} problems; delete the folder and build the data set again")
@@ -103,7 +108,7 @@ class TakedownOptions(WorkspaceOption):
     The lists are as those of block.*; without one, what is known in the workspace is applied.
     """
 
-    dataset: tyro.conf.Positional[str] = ""
+    dataset: Annotated[tyro.conf.Positional[str], named("DATASET")] = ""
     """Name of the data set."""
     tombstones: tuple[str, ...] = ()
     """pair_ids or image URLs: text files, or Parquet or CSV with a column pair_id or url."""

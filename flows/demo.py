@@ -13,14 +13,15 @@ from typing import Any
 
 from flows.recipes import Recipe, tiny
 from flows.workspace import Workspace
-from pipeline.tiny_web.scenes import ALL_COMBINATIONS
+from pipeline.tiny_web.config import TinyWebConfig
+from pipeline.tiny_web.scenes import ALL_COMBINATIONS, HELD_OUT_COMBINATIONS
 
 STORY = """
 What happens now, all of it on this machine and without a network:
   1. a small web is served on loopback ports {first_port} and up, and crawled (robots.txt obeyed)
   2. SQL gives every image-text pair a verdict, and the good ones are downloaded, judged again and packed into shards
   3. CLIP learns from them on two processes: which text goes with which picture, nothing else
-  4. it is asked about {classes} things in pictures that it has never seen together with their names: zero-shot
+  4. it is shown {unseen} kinds of things that it has never seen, and finds their names among {classes}: zero-shot
 """
 
 
@@ -46,7 +47,8 @@ def demo(options: DemoOptions) -> None:
 
     recipe = _recipe(options)
     started = time.monotonic()
-    print(STORY.format(first_port=options.base_port, classes=len(ALL_COMBINATIONS)), flush=True)
+    unseen, classes = len(HELD_OUT_COMBINATIONS), len(ALL_COMBINATIONS)
+    print(STORY.format(first_port=options.base_port, unseen=unseen, classes=classes), flush=True)
     with _watchable(options.ui_port):
         folder = Path(reproduce(recipe, options.workspace))
     print(_ending(folder, options.workspace, recipe, time.monotonic() - started), flush=True)
@@ -69,8 +71,9 @@ def _recipe(options: DemoOptions) -> Recipe:
 def _watchable(port: int) -> Iterator[None]:
     """Prefect's server and UI for the length of the block, unless one is configured or runs already."""
     from prefect.logging.handlers import APILogHandler
-    from prefect.settings import PREFECT_API_URL, temporary_settings
+    from prefect.settings import PREFECT_API_URL, PREFECT_UI_URL, temporary_settings
 
+    from flows.plugin import ui_url
     from flows.stack import port_problem, running_server
     from flows.temporary_server import server
 
@@ -85,7 +88,10 @@ def _watchable(port: int) -> Iterator[None]:
         with server():
             yield
     else:
-        with running_server(port) as api_url, temporary_settings({PREFECT_API_URL: api_url}):
+        with (
+            running_server(port) as api_url,
+            temporary_settings({PREFECT_API_URL: api_url, PREFECT_UI_URL: PREFECT_UI_URL.value() or ui_url(api_url)}),
+        ):
             print(f"Watch it in Prefect's UI: {api_url.removesuffix('/api')}\n", flush=True)
             try:
                 yield
@@ -112,6 +118,8 @@ def _ending(folder: Path, workspace_option: str, recipe: Recipe, seconds: float)
         for row in rows
     )
     workspace = f" --workspace {shlex.quote(workspace_option)}" if workspace_option else ""
+    port = recipe.dataset.source.tiny_web.base_port
+    web = "" if port == TinyWebConfig().base_port else f" --base-port {port} "
     return f"""
 The walk took {int(seconds) // 60} min {int(seconds) % 60} s.
 
@@ -124,7 +132,11 @@ The walk took {int(seconds) // 60} min {int(seconds) % 60} s.
 What to do next (first: source .venv/bin/activate)
   wit why tiny {_example_url(space, recipe)}{workspace}
                                   what became of a pair, from page to shard
-  wit tiny-web                    look at the embedded web in a browser
+  wit search tiny "a blue circle" --model tiny{workspace}
+                                  images of the data set by words
+  wit serve tiny{workspace}
+                                  a page to drop images on
+  wit tiny-web{web:<20}look at the embedded web in a browser
   wit pretrain tiny --name longer --train.epochs 48{workspace}
   make up                         Prefect's server, a worker and the deployments: prefect deployment run build-dataset
 """

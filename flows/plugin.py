@@ -51,7 +51,15 @@ def setup_environment(*, ctx: HookContext) -> SetupResult | None:
     """Prefect's start-up hook: accept bare names, and point at the running stack if nothing else is configured."""
     _accept_bare_names()
     url = None if ctx.api_url else running_stack_url()
-    return SetupResult(env={"PREFECT_API_URL": url}) if url else None
+    if not url:
+        return None
+    links = {} if "PREFECT_UI_URL" in os.environ else {"PREFECT_UI_URL": ui_url(url)}
+    return SetupResult(env={"PREFECT_API_URL": url, **links})
+
+
+def ui_url(api_url: str) -> str:
+    """Where links to runs lead: Prefect's newer UI, which draws the charts; without its path they open the older one."""
+    return api_url.removesuffix("/api") + "/v2"
 
 
 def running_stack_url() -> str | None:

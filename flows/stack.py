@@ -24,7 +24,8 @@ from typing import TYPE_CHECKING, NoReturn
 
 import tyro
 
-from flows.plugin import CHECKOUT, address_file, stack_home
+from flows.console import HEARTBEAT_S
+from flows.plugin import CHECKOUT, address_file, stack_home, ui_url
 from flows.worker import POLL_S, POOL, PREFECT, end_process, interrupt_on_signals, running_worker, start_process, worker
 from flows.workspace import WORKSPACE_VARIABLE
 
@@ -33,8 +34,7 @@ if TYPE_CHECKING:
 
 HOST = "127.0.0.1"
 SERVER_START_S = 120
-HEARTBEAT_S = 30
-ZOMBIE_AFTER_S = 120  # four heartbeats
+ZOMBIE_AFTER_S = 4 * HEARTBEAT_S
 ZOMBIE_AUTOMATION = "crash-zombie-flow-runs"
 LOG_TAIL_LINES = 15
 
@@ -90,6 +90,7 @@ def _environment(home: Path, api_url: str) -> dict[str, str]:
         WORKSPACE_VARIABLE: str(CHECKOUT / "workspace"),  # a worker runs flows in folders of its own
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "DO_NOT_TRACK": "1",
+        "PREFECT_UI_URL": ui_url(api_url),
         "PREFECT_WORKER_QUERY_SECONDS": "2",
         "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_S),
     }
@@ -193,6 +194,7 @@ In another shell, in this directory:
     source .venv/bin/activate
     prefect deployment run build-dataset
     prefect deployment run pretrain
+    prefect deployment run evaluate
 
 Anywhere else, or if your Prefect profile names another server: export PREFECT_API_URL=http://{HOST}:{port}/api
 Ctrl-C ends server and worker.

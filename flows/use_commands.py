@@ -12,9 +12,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Annotated
 
 import tyro
 
+from flows.data_commands import named
 from flows.launcher import die_with_parent
 from flows.workspace import Workspace
 from pipeline.errors import InputError
@@ -34,7 +36,7 @@ class ModelOptions:
 class ClassifyOptions(ModelOptions):
     """Which of some classes images show, by the names of the classes."""
 
-    images: tyro.conf.Positional[Texts] = ()
+    images: Annotated[tyro.conf.Positional[Texts], named("IMAGE ...")] = ()
     """Image files, folders (with their subfolders), patterns in quotes."""
     model: str = ""
     """Name of a run, or path of a run or of a folder in the format of open_clip, Hugging Face or OpenAI."""
@@ -58,7 +60,7 @@ class ClassifyOptions(ModelOptions):
 class DatasetOptions(ModelOptions):
     """A data set, and the model that sees it."""
 
-    dataset: tyro.conf.Positional[str] = ""
+    dataset: Annotated[tyro.conf.Positional[str], named("DATASET")] = ""
     """Name of the data set, or the path of a folder of shards if it holds a slash."""
     splits: Texts = ()
     """train, val; without: both."""
@@ -68,7 +70,7 @@ class DatasetOptions(ModelOptions):
 class SearchOptions(DatasetOptions):
     """Images of a data set that are like a text or an image: all are compared, the best told."""
 
-    text: tyro.conf.Positional[str] = ""
+    text: Annotated[tyro.conf.Positional[str], named("TEXT")] = ""
     """What to search for."""
     model: str = ""
     """Name of a run, or path of a run or of a folder in the format of open_clip, Hugging Face or OpenAI."""
@@ -98,7 +100,7 @@ class EmbedOptions(DatasetOptions):
 class ServeOptions(ModelOptions):
     """A page on this machine: drop an image, type classes."""
 
-    model: tyro.conf.Positional[str] = ""
+    model: Annotated[tyro.conf.Positional[str], named("MODEL")] = ""
     """Name of a run, or path of a run or of a folder in the format of open_clip, Hugging Face or OpenAI."""
     labels: str = ""
     """Class names the page begins with, with commas between them."""
@@ -110,7 +112,9 @@ def classify(arguments: list[str]) -> None:
     """`wit classify`; ends with the status of the process that answers."""
     options = tyro.cli(ClassifyOptions, args=arguments, prog="wit classify")
     if not options.images or not options.model:
-        raise InputError("give images and a model: wit classify photo.jpg --model tiny --labels 'a cat, a dog'")
+        raise InputError(
+            "give images and a model: wit classify photo.jpg --model tiny --labels 'blue circle, white star'"
+        )
     command = ["classify", *options.images, "--model", _model(options, options.model), "--top", str(options.top)]
     command += _given("--labels", options.labels) + _given("--labels-file", options.labels_file)
     command += _given("--classifier", options.classifier) + _given("--save-classifier", options.save_classifier)
@@ -121,7 +125,7 @@ def search(arguments: list[str]) -> None:
     """`wit search`; ends with the status of the process that answers."""
     options = tyro.cli(SearchOptions, args=arguments, prog="wit search")
     if not options.dataset or not options.model:
-        raise InputError('give a data set, a text and a model: wit search tiny "a red circle" --model tiny')
+        raise InputError('give a data set, a text and a model: wit search tiny "a blue circle" --model tiny')
     command = ["search", *([options.text] if options.text else []), "--model", _model(options, options.model)]
     command += [*_dataset(options), f"--threshold={options.threshold}", "--top", str(options.top)]
     command += _given("--image", options.image) + _given("--save-images", options.save_images)
@@ -155,7 +159,7 @@ def _model(options: ModelOptions, model: str) -> str:
 def _dataset(options: DatasetOptions) -> list[str]:
     space = Workspace.at(options.workspace)
     return [
-        "--shards", str(space.shards(options.dataset)), "--cache", str(space.embedding_cache),
+        "--shards", str(space.existing_shards(options.dataset)), "--cache", str(space.embedding_cache),
         *_each("--split", options.splits),
     ]  # fmt: skip
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import tyro
 
-from flows.data_commands import WorkspaceOption
+from flows.data_commands import WorkspaceOption, named
 from flows.launcher import LocalPython, ProcessError
 from flows.workspace import Workspace, only_writer
 from pipeline.errors import InputError
@@ -19,9 +19,9 @@ from pipeline.errors import InputError
 class ImportOptions(WorkspaceOption):
     """Make a finished run, which can be evaluated, of a model in the format of OpenAI, open_clip or Hugging Face."""
 
-    source: tyro.conf.Positional[str] = ""
+    source: Annotated[tyro.conf.Positional[str], named("FOLDER")] = ""
     """Folder of the model, or OpenAI's state dict (.pt)."""
-    name: tyro.conf.Positional[str] = ""
+    name: Annotated[tyro.conf.Positional[str], named("NAME")] = ""
     """Name of the run."""
     dataset: str = "tiny"
     """Data set whose captions and validation split its evaluations use."""
@@ -39,9 +39,9 @@ def import_command(arguments: list[str]) -> None:
 class ExportOptions(WorkspaceOption):
     """Write the model of a run in the format of another program."""
 
-    run: tyro.conf.Positional[str] = ""
+    run: Annotated[tyro.conf.Positional[str], named("RUN")] = ""
     """Name of the run."""
-    folder: tyro.conf.Positional[str] = ""
+    folder: Annotated[tyro.conf.Positional[str], named("FOLDER")] = ""
     """Folder to be made."""
     format: Literal["openai", "open_clip", "hugging_face", "onnx"] = "open_clip"
     """Format of the folder."""

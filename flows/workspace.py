@@ -91,6 +91,19 @@ class Workspace:
     def dataset(self, name: str) -> DatasetFolders:
         return DatasetFolders(self.root / "datasets" / name)
 
+    def existing_dataset(self, name: str) -> DatasetFolders:
+        """The same, of a data set that was begun. Raises InputError, which names those that there are."""
+        folders = self.dataset(name)
+        if not folders.root.is_dir():
+            every = self.root / "datasets"
+            there = sorted(entry.name for entry in every.iterdir() if entry.is_dir()) if every.is_dir() else []
+            raise InputError(f"workspace {self.root} has no data set {name!r}, it has {', '.join(there) or 'none'}")
+        return folders
+
+    def existing_shards(self, dataset: str) -> UPath:
+        """Folder of shards of a data set that was begun, given by name, or by path if it holds a slash. Raises InputError."""
+        return UPath(dataset) if "/" in dataset else self.existing_dataset(dataset).shards
+
     def query_list_folders(self, name: str) -> QueryListFolders:
         return QueryListFolders(self.root / "query_lists" / name)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import signal
 import socket
@@ -17,6 +18,7 @@ import pytest
 
 from flows import cli
 from flows.recipes import recipe
+from flows.stack import ZOMBIE_AFTER_S
 from model.config import MocoConfig
 
 CHECKOUT = Path(__file__).resolve().parents[1]
@@ -50,6 +52,9 @@ def test_help_and_unknown_words(capsys: pytest.CaptureFixture[str]) -> None:
     assert "wit demo" in capsys.readouterr().out
     assert cli.run(["frobnicate"]) == 2
     assert "no command 'frobnicate'; one of demo" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        cli.run(["search", "--help"])
+    assert "DATASET TEXT" in capsys.readouterr().out
     assert cli.run(["pretrain", "huge"]) == 2
     assert "no recipe 'huge'; one of tiny" in capsys.readouterr().err
 
@@ -144,6 +149,54 @@ def test_a_full_disk_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch, capsys
     monkeypatch.setitem(cli.COMMANDS, "recipes", write)
     assert cli.run(["recipes"]) == 1
     assert "No space left" in capsys.readouterr().err
+
+
+def test_a_flow_at_the_command_line_lives_for_the_automation_of_make_up() -> None:
+    """That one marks a run as crashed whose heartbeats stop; at Prefect's own pace they would be too rare."""
+    program = "import flows.cli; from prefect.settings import get_current_settings as now; print(now().flows.heartbeat_frequency)"
+    environment = {name: value for name, value in os.environ.items() if name != "PREFECT_FLOWS_HEARTBEAT_FREQUENCY"}
+    command = [sys.executable, "-c", program]
+    told = subprocess.run(command, cwd=CHECKOUT, env=environment, capture_output=True, text=True, check=True)
+    assert 2 * float(told.stdout) < ZOMBIE_AFTER_S
+
+
+@pytest.mark.parametrize("arguments", [["recipes"], ["pretrain", "--help"]])
+def test_a_reader_that_has_enough_is_no_error(arguments: list[str]) -> None:
+    """`wit recipes | head -1`: no traceback, neither while it prints nor at the end of Python."""
+    command = [sys.executable, "-m", "flows.cli", *arguments]
+    reading, writing = os.pipe()
+    os.close(reading)
+    told = subprocess.run(command, cwd=CHECKOUT, stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writing)
+    assert (told.returncode, told.stderr) == (141, "")
+
+
+def test_a_pipe_that_breaks_elsewhere_is_an_error() -> None:
+    program = """
+from flows import cli
+
+def work(arguments):
+    raise BrokenPipeError("that of another process")
+
+cli.COMMANDS["recipes"] = work
+cli.main()
+"""
+    command = [sys.executable, "-c", program, "recipes"]
+    told = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=False)
+    assert told.returncode == 1 and "that of another process" in told.stderr
+
+
+def test_a_page_that_was_served_until_ctrl_c_has_no_error(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(_arguments: list[str]) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(cli.COMMANDS, "serve", interrupted)
+    monkeypatch.setitem(cli.COMMANDS, "pretrain", interrupted)
+    assert cli.run(["serve", "tiny"]) == 130 and capsys.readouterr().err == ""
+    assert cli.run(["pretrain", "tiny"]) == 130
+    assert "go on with the same command: wit pretrain tiny" in capsys.readouterr().err
 
 
 def test_a_second_ctrl_c_waits_for_nothing() -> None:

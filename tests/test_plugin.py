@@ -150,5 +150,11 @@ def test_running_stack_is_found_only_while_it_listens(tmp_path: Path, monkeypatc
         configured = plugin.setup_environment(ctx=SimpleNamespace(api_url="http://elsewhere/api"))  # type: ignore[arg-type]
         assert configured is None
         ours = plugin.setup_environment(ctx=SimpleNamespace(api_url=None))  # type: ignore[arg-type]
+        assert ours is not None and ours.env == {
+            "PREFECT_API_URL": url,
+            "PREFECT_UI_URL": url.removesuffix("/api") + "/v2",
+        }
+        monkeypatch.setenv("PREFECT_UI_URL", "http://a.proxy/")
+        ours = plugin.setup_environment(ctx=SimpleNamespace(api_url=None))  # type: ignore[arg-type]
         assert ours is not None and ours.env == {"PREFECT_API_URL": url}
     assert plugin.running_stack_url() is None

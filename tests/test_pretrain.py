@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
-from flows.artifacts import read_metrics
+from flows.artifacts import CURVE_POINTS, _thin, read_metrics
 from flows.pretrain import freeze_config, pretrain, read_config
 from flows.recipes import tiny
 from model.config import DataConfig, PretrainConfig, TrainConfig
@@ -107,6 +108,14 @@ def test_a_bad_line_of_metrics_is_named(line: bytes, tmp_path: Path) -> None:
     path.write_bytes(GOOD + line + b"\n" + GOOD)
     with pytest.raises(InputError, match=rf"{re.escape(str(path))} line 2: not a line of metrics .*remove that line"):
         read_metrics(path)
+
+
+@pytest.mark.parametrize("count", [1, CURVE_POINTS, 2 * CURVE_POINTS + 2, 1_000])
+def test_the_curve_of_a_long_run_keeps_its_last_line(count: int) -> None:
+    lines = [{"step": step} for step in range(count)]
+    thinned = _thin(lines)
+    assert thinned[-1] == lines[-1] and len(thinned) <= 2 * CURVE_POINTS
+    assert len({later["step"] - line["step"] for line, later in pairwise(thinned)}) <= 1
 
 
 def test_metrics_that_are_missing_are_named(tmp_path: Path) -> None:

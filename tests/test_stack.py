@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import sqlite3
@@ -11,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.request import Request, urlopen
 
 import psutil
 import pytest
@@ -60,7 +62,9 @@ def wait_for(path: Path, limit_s: float = 60) -> str:
 
 def user_env(home: Path) -> dict[str, str]:
     """A shell in the checkout that knows nothing of the server's address."""
-    env = {**os.environ, "PREFECT_HOME": str(home), "PYTHONPATH": str(home), "WIT_WORKSPACE": str(home / "workspace")}
+    # The flow of this test; and this checkout, whichever is installed.
+    path = os.pathsep.join([str(home), str(CHECKOUT)])
+    env = {**os.environ, "PREFECT_HOME": str(home), "PYTHONPATH": path, "WIT_WORKSPACE": str(home / "workspace")}
     env.pop("PREFECT_PLUGINS_ENABLED")
     return env
 
@@ -105,6 +109,10 @@ def test_up_runs_the_literal_command_and_leaves_nothing(stack: subprocess.Popen[
     assert told.returncode == 0, told.stderr
     told = in_checkout(env, "prefect", "deployment", "run", "sleepy")
     assert told.returncode == 0, told.stdout + told.stderr
+    page = re.search(r"URL: (http\S+)", told.stdout)
+    assert page is not None
+    asked = Request(page[1], headers={"Accept": "text/html"})
+    assert b'src="/v2/' in urlopen(asked).read(), "a link to a UI that draws no charts"
 
     # The worker has started it; now a person presses Ctrl-C.
     grandchild = int(wait_for(tmp_path / "child.pid"))

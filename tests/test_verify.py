@@ -198,5 +198,6 @@ def test_the_command_ends_with_status_one(
     said = capsys.readouterr()
     assert f"{TAR}: is gone" in said.out and "1 problems; delete the folder" in said.err
     nothing = tmp_path_factory.mktemp("nothing")
+    (nothing / "datasets" / "tiny").mkdir(parents=True)
     assert cli.run(["verify", "tiny", "--workspace", str(nothing)]) == 2
     assert "no manifest.json, so no shards; build the data set first" in capsys.readouterr().err

@@ -28,6 +28,19 @@ def test_names_lie_in_the_workspace_and_paths_where_they_say(tmp_path: Path) -> 
     assert space.run("./here") == Path("./here")
 
 
+def test_a_data_set_that_is_not_there_is_told_with_those_that_are(tmp_path: Path) -> None:
+    space = Workspace.at(str(tmp_path))
+    with pytest.raises(InputError, match=r"has no data set 'tinny', it has none$"):
+        space.existing_dataset("tinny")
+    for name in ("tiny", "cc12m"):
+        (tmp_path / "datasets" / name).mkdir(parents=True)
+        (tmp_path / "datasets" / f".{name}.lock").touch()
+    with pytest.raises(InputError, match=r"has no data set 'tinny', it has cc12m, tiny$"):
+        space.existing_shards("tinny")
+    assert space.existing_shards("tiny") == space.shards("tiny")
+    assert space.existing_shards("./anywhere/shards") == space.shards("./anywhere/shards")
+
+
 def test_an_object_store_holds_data_but_no_runs() -> None:
     space = Workspace.at("s3://bucket/prefix")
     assert str(space.shards("tiny")) == "s3://bucket/prefix/datasets/tiny/shards"

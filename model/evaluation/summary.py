@@ -133,12 +133,13 @@ class Summary(Result):
 
 
 def table(summary: Summary) -> str:
-    """The short table for the terminal: set, accuracy, interval, chance, in per cent."""
+    """The short table for the terminal: whose it is, then set, accuracy, interval, chance, in per cent."""
     retrieval = summary.retrieval
     found_by = (*summary.every_set, *summary.multilabel, retrieval, *summary.retrieval_sets)
     rows = [line for found in found_by for line in lines_of(found)]
     width = max([len(name) for name, _, _ in rows], default=3)
-    lines = [f"{'set':<{width}}  accuracy %  {100 * summary.confidence:.4g} % interval  chance %"]
+    lines = [f"evaluation {summary.name} of the run {summary.run}"]
+    lines += [f"{'set':<{width}}  accuracy %  {100 * summary.confidence:.4g} % interval  chance %"]
     for name, share, chance in rows:
         interval = f"{100 * share.low:.1f} to {100 * share.high:.1f}"
         lines.append(f"{name:<{width}}  {100 * share.value:>10.1f}  {interval:<13}  {100 * chance:>8.1f}")
