@@ -20,6 +20,7 @@ ROW = {
     "low_percent": 79.8,
     "high_percent": 85.9,
     "chance_percent": 1.6,
+    "probe_percent": 94.3,
 }
 
 
