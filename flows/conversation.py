@@ -55,7 +55,11 @@ class Conversation:
         return _found(answer)
 
     def _answer(
-        self, process: subprocess.Popen[str], request: Mapping[str, Any], tail: deque[str], on_line: Callable[[str], None]
+        self,
+        process: subprocess.Popen[str],
+        request: Mapping[str, Any],
+        tail: deque[str],
+        on_line: Callable[[str], None],
     ) -> str | None:
         """The line that answers; those before it are logged, told and left in `tail`. None if the process ends instead."""
         assert process.stdin is not None and process.stdout is not None

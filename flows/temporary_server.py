@@ -6,15 +6,13 @@ whole server too, which takes seconds.
 
 from __future__ import annotations
 
-import os
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 
-from flows.launcher import die_with_parent
+from flows.launcher import ending_with_parent
 from pipeline.errors import WorkError
 
 HOST = "127.0.0.1"
@@ -41,7 +39,7 @@ def server() -> Iterator[None]:
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         process_group=0,  # the terminal's Ctrl-C is for this process, which has yet to report how it ended
-        preexec_fn=partial(die_with_parent, os.getpid()),
+        preexec_fn=ending_with_parent(),
     )
     assert process.stdout is not None
     try:
@@ -67,7 +65,8 @@ def main() -> None:
     class Server(uvicorn.Server):
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
-            print(listener.getsockname()[1], flush=True)
+            if self.started:  # older versions of uvicorn return where the app could not start
+                print(listener.getsockname()[1], flush=True)
 
     with socket.socket() as listener:
         listener.bind((HOST, 0))

@@ -5,17 +5,16 @@ The process shares this one's terminal, so that answers go to stdout, the rest t
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import tyro
 
-from flows.launcher import die_with_parent
+from flows.data_commands import WorkspaceOption
+from flows.launcher import ending_with_parent
 from flows.workspace import Workspace
 from pipeline.errors import InputError
 
@@ -23,15 +22,7 @@ Texts = tuple[str, ...]
 
 
 @dataclass
-class ModelOptions:
-    """Where everything is kept, and the model that is asked."""
-
-    workspace: str = ""
-    """Folder of the workspace; empty = $WIT_WORKSPACE, else ./workspace."""
-
-
-@dataclass
-class ClassifyOptions(ModelOptions):
+class ClassifyOptions(WorkspaceOption):
     """Which of some classes images show, by the names of the classes."""
 
     images: tyro.conf.Positional[Texts] = ()
@@ -55,7 +46,7 @@ class ClassifyOptions(ModelOptions):
 
 
 @dataclass
-class DatasetOptions(ModelOptions):
+class DatasetOptions(WorkspaceOption):
     """A data set, and the model that sees it."""
 
     dataset: tyro.conf.Positional[str] = ""
@@ -95,7 +86,7 @@ class EmbedOptions(DatasetOptions):
 
 
 @dataclass
-class ServeOptions(ModelOptions):
+class ServeOptions(WorkspaceOption):
     """A page on this machine: drop an image, type classes."""
 
     model: tyro.conf.Positional[str] = ""
@@ -146,7 +137,7 @@ def serve(arguments: list[str]) -> None:
     _hand_over(command + _given("--labels", options.labels))
 
 
-def _model(options: ModelOptions, model: str) -> str:
+def _model(options: WorkspaceOption, model: str) -> str:
     """A name is that of a run; what holds a slash, or is there under that name and no run is, is a path."""
     run = Workspace.at(options.workspace).run(model)
     return str(run if run.exists() or not Path(model).exists() else Path(model))
@@ -169,8 +160,6 @@ def _each(option: str, values: Sequence[str]) -> list[str]:
 
 
 def _hand_over(command: Sequence[str]) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "model.use", *command], check=False, preexec_fn=partial(die_with_parent, os.getpid())
-    )
+    done = subprocess.run([sys.executable, "-m", "model.use", *command], check=False, preexec_fn=ending_with_parent())
     if done.returncode:
         raise SystemExit(done.returncode if done.returncode > 0 else 128 - done.returncode)
