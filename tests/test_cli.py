@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,49 @@ def test_a_mix_is_given_as_names_and_weights() -> None:
     assert config.data.mix == {"tiny": 1.0, "s3://bucket/more/": 2.5}
 
 
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (
+            "build-dataset tiny --source.url-list.paths pairs.csv",
+            "source.url_list.paths is given, but source.kind is tiny_web",
+        ),
+        (
+            "build-dataset tiny --source.site-crawl.seeds https://a.org/",
+            "add --source.kind site_crawl, or leave it out",
+        ),
+        ("build-dataset coco --source.tiny-web.pairs 70", "source.tiny_web.pairs is given, but source.kind is coco"),
+        ("reproduce tiny --dataset.source.coco.paths a.json", "add --dataset.source.kind coco"),
+    ],
+)
+def test_what_the_source_does_not_read_is_refused(words: str, told: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(words.split()) == 2
+    assert told in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        "url-list --source.kind site_crawl --source.site-crawl.seeds https://a.org/",
+        "tiny --source.kind url_list --source.url-list.paths a.csv",
+        "tiny --source.tiny-web.pairs 60 --source.site-crawl.delay-s 1",
+    ],
+)
+def test_what_it_reads_is_not(options: str) -> None:
+    name, *rest = options.split()
+    cli._configured(recipe(name).dataset, rest, "build-dataset")
+
+
+def test_every_command_has_help_and_recipes_takes_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    for command in cli.COMMANDS:
+        with suppress(SystemExit):
+            assert cli.run([command, "--help"]) == 0
+        assert f"wit {command}" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="2"):
+        cli.run(["recipes", "nonsense"])
+    assert "wit recipes: error: unrecognized arguments: nonsense" in capsys.readouterr().err
+
+
 def test_lists_that_cannot_be_read(wit: Any, tmp_path: Path) -> None:
     pq.write_table(pa.table({"link": ["http://h/1.jpg"], "caption": ["A red circle"]}), tmp_path / "columns.parquet")
     pq.write_table(
@@ -144,6 +188,19 @@ def test_a_full_disk_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch, capsys
     monkeypatch.setitem(cli.COMMANDS, "recipes", write)
     assert cli.run(["recipes"]) == 1
     assert "No space left" in capsys.readouterr().err
+
+
+def test_ctrl_c_is_heard_while_modules_are_still_imported() -> None:
+    command = [sys.executable, "-v", "-m", "flows.cli", "pretrain", "tiny", "--help"]
+    with subprocess.Popen(command, cwd=CHECKOUT, text=True, stderr=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stderr is not None and process.stdout is not None
+        for line in process.stderr:
+            if line.startswith("import 'pydantic"):
+                break
+        process.send_signal(signal.SIGINT)
+        told = [line for line in process.stderr if not line.startswith(("#", "import "))]
+        assert process.wait(30) == 130 and process.stdout.read() == ""
+    assert [line.partition(";")[0].rstrip() for line in told] == ["stopping", "error: stopped"], told
 
 
 def test_a_second_ctrl_c_waits_for_nothing() -> None:
