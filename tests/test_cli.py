@@ -199,7 +199,8 @@ def test_ctrl_c_is_heard_while_modules_are_still_imported() -> None:
                 break
         process.send_signal(signal.SIGINT)
         told = [line for line in process.stderr if not line.startswith(("#", "import "))]
-        assert process.wait(30) == 130 and process.stdout.read() == ""
+        # Where the interrupt passes through an `exec`, Python itself ends by the signal in the end; a shell calls both 130.
+        assert process.wait(30) in (130, -signal.SIGINT) and process.stdout.read() == ""
     assert [line.partition(";")[0].rstrip() for line in told] == ["stopping", "error: stopped"], told
 
 
