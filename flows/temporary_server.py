@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from flows.launcher import ending_with_parent
-from pipeline.errors import WorkError
+from pipeline.errors import InputError, WorkError
 
 HOST = "127.0.0.1"
 
@@ -22,14 +22,21 @@ HOST = "127.0.0.1"
 def server() -> Iterator[None]:
     """Let Prefect report to the server that is configured, or else to one that ends with the block, or with this process.
 
-    Call it from the main thread, as the launcher. Raises WorkError if the server does not start.
+    Call it from the main thread, as the launcher. Raises InputError if the one that is configured does not answer, WorkError if
+    the other does not start.
     """
+    from prefect.client.orchestration import get_client
     from prefect.logging.handlers import APILogHandler
     from prefect.settings import PREFECT_API_URL, PREFECT_UI_URL, temporary_settings
 
     from flows.worker import end_process
 
-    if PREFECT_API_URL.value():
+    if url := PREFECT_API_URL.value():
+        with get_client(sync_client=True) as client:
+            if error := client.api_healthcheck():
+                raise InputError(
+                    f"PREFECT_API_URL={url}: no server answers ({error}); start it, or unset PREFECT_API_URL"
+                )
         yield
         return
     # The first one on a machine makes its database, which takes 20 s.
