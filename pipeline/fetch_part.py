@@ -19,11 +19,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import cast
 
-from pydantic import BaseModel, ConfigDict
-
 from pipeline.blocked_hashes import BlockedHashes
 from pipeline.bounded_opener import BoundedOpener
-from pipeline.config import DownloadConfig
+from pipeline.fetch_spec import FetchSpec
 from pipeline.originals import OriginalsLog, original_of
 from pipeline.parent_death import die_with_parent
 from pipeline.sources.robots import OPT_OUT_TOKENS
@@ -34,21 +32,6 @@ OPENER_USED_FILE = "opener-used"
 WORKER_DIED = 70  # exit status
 HEALTHY_EXITS = (None, 0, -signal.SIGTERM)  # running, done, and how a pool ends its workers
 WATCH_EVERY_S = 0.02  # a pool forgets a dead worker within 0.1 s; no interpreter starts and ends faster than this
-
-
-class FetchSpec(BaseModel):
-    """What one process is asked to do."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    requests: Path  # Parquet with the columns url and pair_id
-    rows: int
-    out: Path  # a folder that does not exist yet
-    config: DownloadConfig
-    block_hashes: Path | None = None  # what the stage BLOCK_HASHES wrote
-    cache: Path  # of the native backend: a file, which may hold outcomes of an earlier try
-    parent_pid: int
-    ends_at: float  # on the monotonic clock, which all processes share: when this one is killed
 
 
 def fetch(spec: FetchSpec) -> None:

@@ -26,7 +26,7 @@ import pyarrow.parquet as pq
 from pipeline.blocked_hashes import BlockedHashes
 from pipeline.fetch_cache import FetchCache, Outcome, open_cache
 from pipeline.fetch_error import BLOCKED_HASH, FetchError
-from pipeline.fetch_part import FetchSpec
+from pipeline.fetch_spec import FETCHED_SCHEMA, FetchSpec
 from pipeline.originals import OriginalsLog, original_of
 from pipeline.parent_death import die_with_parent
 from pipeline.polite_fetcher import PoliteFetcher
@@ -37,11 +37,6 @@ PACKING_SHARE = (
 )
 DECODERS = 4  # threads, where there are as many cores
 LATE = "timeout: the part's time was over before its turn"
-FETCHED_SCHEMA = pa.schema(
-    [("pair_id", pa.string()), ("key", pa.string()), ("status", pa.string()), ("error_message", pa.string())]
-    + [(name, pa.int32()) for name in ("width", "height", "original_width", "original_height")]
-    + [("sha256", pa.string())]
-)
 
 
 def fetch(spec: FetchSpec) -> None:
