@@ -1,6 +1,8 @@
 """`wit`: the flows and a few questions at the command line.
 
 `wit pretrain tiny --train.epochs 3` takes the recipe `tiny` and changes one number; every field of a configuration is an option.
+
+What takes long to import is imported by the command that needs it, so that Ctrl-C is heard from the first moment on.
 """
 
 from __future__ import annotations
@@ -15,27 +17,25 @@ import threading
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from types import FrameType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from flows.console import is_told_in_one_line, quiet_engine, quiet_environment
+from pipeline.errors import InputError, WorkError
 
-quiet_environment()
+if TYPE_CHECKING:
+    from pydantic import BaseModel, ValidationError
 
-import tyro  # noqa: E402 -- Prefect reads its settings at import, and tyro's configurations import it
-from pydantic import BaseModel, ValidationError  # noqa: E402
+    from flows.recipes import Recipe
+    from pipeline.sources.config import SourceConfig
 
-from flows import data_commands, temporary_server, use_commands, weights  # noqa: E402
-from flows.compare import compare  # noqa: E402
-from flows.recipes import RECIPES, Recipe, recipe  # noqa: E402
-from model.config import PretrainConfig, objective_named  # noqa: E402
-from pipeline.errors import InputError, WorkError  # noqa: E402
+quiet_environment()  # Prefect reads its settings when it is imported
 
 USER_ERROR_STATUS = 2
 FAILURE_STATUS = 1
 INTERRUPTED_STATUS = 130
 READER_LEFT_STATUS = 141  # 128 + SIGPIPE, as of other programs
 ENDED_BY_CTRL_C = ("serve", "tiny-web")  # they stay until then: nothing was cut short
-ConfigT = TypeVar("ConfigT", bound=BaseModel)
+ConfigT = TypeVar("ConfigT", bound="BaseModel")
 
 USAGE = """usage: wit COMMAND ...
 
@@ -123,8 +123,6 @@ def run(arguments: Sequence[str]) -> int:
         COMMANDS[command](rest)
     except InputError as error:
         return _failed(str(error), USER_ERROR_STATUS)
-    except ValidationError as error:
-        return _failed(explain_validation(error), USER_ERROR_STATUS)
     except WorkError as error:
         return _failed(str(error), FAILURE_STATUS)
     except OSError as error:
@@ -133,6 +131,12 @@ def run(arguments: Sequence[str]) -> int:
         return _failed(
             f"{error}; free space or choose another --workspace, then run the same command again", FAILURE_STATUS
         )
+    except ValueError as error:
+        from pydantic import ValidationError
+
+        if not isinstance(error, ValidationError):
+            raise
+        return _failed(explain_validation(error), USER_ERROR_STATUS)
     except KeyboardInterrupt:
         return _stopped(arguments)
     return 0
@@ -159,6 +163,8 @@ def explain_validation(error: ValidationError) -> str:
 
 def _recipe_and_options(arguments: list[str], command: str) -> tuple[Recipe, list[str]]:
     """The recipe named first. Raises InputError if none is; to one who asks for help the options of `tiny` are shown."""
+    from flows.recipes import RECIPES, recipe
+
     if arguments and not arguments[0].startswith("-"):
         return recipe(arguments[0]), arguments[1:]
     if not {"-h", "--help"} & {*arguments}:
@@ -170,7 +176,16 @@ def _recipe_and_options(arguments: list[str], command: str) -> tuple[Recipe, lis
 def _configured(
     default: ConfigT, options: list[str], command: str, named: str = "RECIPE"
 ) -> tuple[ConfigT, dict[str, str]]:
-    """The configuration with the options laid over it, and the flow's other parameters."""
+    """The configuration with the options laid over it, and the flow's other parameters.
+
+    Raises InputError if an option says something of a source that is not read.
+    """
+    import tyro
+
+    from flows.recipes import Recipe
+    from model.config import PretrainConfig, objective_named
+    from pipeline.config import BuildDatasetConfig
+
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, prog=f"wit {command}")
     parser.add_argument("--workspace", default="")
     if command == "build-dataset":
@@ -190,17 +205,33 @@ def _configured(
         + (" [--until selection]" if command == "build-dataset" else ""),
         config=(tyro.conf.AvoidSubcommands, tyro.conf.FlagConversionOff),
     )
+    if isinstance(config, BuildDatasetConfig) and isinstance(default, BuildDatasetConfig):
+        _refuse_unread(config.source, default.source, "source")
+    if isinstance(config, Recipe) and isinstance(default, Recipe):
+        _refuse_unread(config.dataset.source, default.dataset.source, "dataset.source")
     return config, others
+
+
+def _refuse_unread(source: SourceConfig, default: SourceConfig, field: str) -> None:
+    """Raise InputError where an option changed what a source of this kind does not read."""
+    if changes := source.unread_changes(default):
+        kind, name = changes[0]
+        raise InputError(
+            f"{field}.{kind}.{name} is given, but {field}.kind is {source.kind}, which does not read it; "
+            f"add --{field}.kind {kind}, or leave it out"
+        )
 
 
 def _run_flow(command: str, pick: Callable[[Recipe], Any]) -> Callable[[list[str]], None]:
     def run_command(arguments: list[str]) -> None:
+        from flows.temporary_server import server
+
         chosen, options = _recipe_and_options(arguments, command)
         config, others = _configured(pick(chosen), options, command)
         name = command.replace("-", "_")
         flow = getattr(import_module(f"flows.{name}"), name)
         quiet_engine()
-        with temporary_server.server():
+        with server():
             print(flow(config, **others))
 
     return run_command
@@ -208,17 +239,20 @@ def _run_flow(command: str, pick: Callable[[Recipe], Any]) -> Callable[[list[str
 
 def _build_queries(arguments: list[str]) -> None:
     from flows.build_queries import DEFAULT, build_queries
+    from flows.temporary_server import server
     from pipeline.queries.config import BuildQueriesConfig
 
     named = bool(arguments) and not arguments[0].startswith("-")
     default = BuildQueriesConfig(name=arguments[0]) if named else DEFAULT
     config, others = _configured(default, arguments[named:], "build-queries", "[NAME]")
     quiet_engine()
-    with temporary_server.server():
+    with server():
         print(build_queries(config, **others))
 
 
 def _demo(arguments: list[str]) -> None:
+    import tyro
+
     from flows.demo import DemoOptions, demo
 
     options = tyro.cli(DemoOptions, args=arguments, prog="wit demo", config=(tyro.conf.FlagConversionOff,))
@@ -226,16 +260,30 @@ def _demo(arguments: list[str]) -> None:
     demo(options)
 
 
-def _recipes(_arguments: list[str]) -> None:
+def _recipes(arguments: list[str]) -> None:
+    from flows.recipes import RECIPES
+
+    argparse.ArgumentParser(prog="wit recipes", description="The named configurations.").parse_args(arguments)
     for name, make in RECIPES.items():
         print(f"{name:<16}{(make.__doc__ or '').splitlines()[0]}")
 
 
 def _tiny_web(arguments: list[str]) -> None:
+    import tyro
+
     from flows.tiny_web import serve
     from pipeline.tiny_web.config import TinyWebConfig
 
     serve(tyro.cli(TinyWebConfig, args=arguments, prog="wit tiny-web"))
+
+
+def _of(module: str, name: str) -> Callable[[list[str]], None]:
+    """A command of another module, which is imported when it is called."""
+
+    def run_command(arguments: list[str]) -> None:
+        getattr(import_module(module), name)(arguments)
+
+    return run_command
 
 
 COMMANDS: dict[str, Callable[[list[str]], None]] = {
@@ -244,20 +292,20 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "build-dataset": _run_flow("build-dataset", lambda chosen: chosen.dataset),
     "pretrain": _run_flow("pretrain", lambda chosen: chosen.pretrain),
     "evaluate": _run_flow("evaluate", lambda chosen: chosen.evaluate),
-    "compare": compare,
+    "compare": _of("flows.compare", "compare"),
     "build-queries": _build_queries,
-    "import-weights": weights.import_command,
-    "export-weights": weights.export_command,
+    "import-weights": _of("flows.weights", "import_command"),
+    "export-weights": _of("flows.weights", "export_command"),
     "recipes": _recipes,
-    "why": data_commands.why,
-    "card": data_commands.card,
-    "verify": data_commands.verify,
-    "takedown": data_commands.takedown,
+    "why": _of("flows.data_commands", "why"),
+    "card": _of("flows.data_commands", "card"),
+    "verify": _of("flows.data_commands", "verify"),
+    "takedown": _of("flows.data_commands", "takedown"),
     "tiny-web": _tiny_web,
-    "classify": use_commands.classify,
-    "search": use_commands.search,
-    "embed": use_commands.embed,
-    "serve": use_commands.serve,
+    "classify": _of("flows.use_commands", "classify"),
+    "search": _of("flows.use_commands", "search"),
+    "embed": _of("flows.use_commands", "embed"),
+    "serve": _of("flows.use_commands", "serve"),
 }
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from typing import Annotated
 import tyro
 
 from flows.data_commands import WorkspaceOption, named
-from flows.launcher import LocalPython, ProcessError
+from flows.launcher import LocalPython
 from flows.workspace import Workspace, only_writer
 from pipeline.errors import InputError
 
@@ -32,9 +32,4 @@ def compare(arguments: list[str]) -> None:
     out = space.evaluation(options.name)
     folders = [str(space.evaluation(name)) for name in options.evaluations]
     with only_writer(out):
-        try:
-            LocalPython().run("model.evaluation.compare", [str(out), *folders], 1, out / "compare.log", print)
-        except ProcessError as error:
-            if error.user_error:
-                raise InputError(error.user_error) from error
-            raise
+        LocalPython().run("model.evaluation.compare", [str(out), *folders], 1, out / "compare.log", print)

@@ -41,21 +41,40 @@ class Conversation:
     def ask(self, request: Mapping[str, Any], on_line: Callable[[str], None]) -> Found:
         """What was found. Raises InputError where a person must mend something, ProcessError if the process ended."""
         process = self._running()
-        assert process.stdin is not None and process.stdout is not None
         tail: deque[str] = deque(maxlen=TAIL_LINES)
+        try:
+            answer = self._answer(process, request, tail, on_line)
+        except BaseException:
+            # Its answer, which is still to come, would be taken for that to the next request.
+            self._process = None
+            stop_process(process)
+            raise
+        if answer is None:
+            self._process = None
+            raise ProcessError(self._module, process.wait(), tail)
+        return _found(answer)
+
+    def _answer(
+        self,
+        process: subprocess.Popen[str],
+        request: Mapping[str, Any],
+        tail: deque[str],
+        on_line: Callable[[str], None],
+    ) -> str | None:
+        """The line that answers; those before it are logged, told and left in `tail`. None if the process ends instead."""
+        assert process.stdin is not None and process.stdout is not None
         with self._log.open("a", encoding="utf-8") as file:
             with suppress(BrokenPipeError):  # it has died: what it said last is read below
                 process.stdin.write(json.dumps(request) + "\n")
                 process.stdin.flush()
             for line in process.stdout:
                 if line.startswith(ANSWER):
-                    return _found(line)
+                    return line
                 file.write(line)
                 file.flush()
                 tail.append(line.rstrip("\n"))
                 on_line(tail[-1])
-        self._process = None
-        raise ProcessError(self._module, process.wait(), tail)
+        return None
 
     def end(self, at_once: bool) -> None:
         """End the process: after what it is doing, or at once. It cannot be asked again."""

@@ -77,17 +77,11 @@ def _watchable(port: int) -> Iterator[None]:
     from flows.stack import port_problem, running_server
     from flows.temporary_server import server
 
-    if port == 0:
-        with server():
-            yield
-    elif PREFECT_API_URL.value():
-        print(f"Watch it in Prefect's UI: {PREFECT_API_URL.value().removesuffix('/api')}\n", flush=True)
-        yield
-    elif problem := port_problem(port):
+    if url := PREFECT_API_URL.value():
+        print(f"Watch it in Prefect's UI: {url.removesuffix('/api')}\n", flush=True)
+    elif port and (problem := port_problem(port)):
         print(f"(Port {port}: {problem}; no UI this time. wit demo --ui-port {port + 1} gives one.)\n", flush=True)
-        with server():
-            yield
-    else:
+    elif port:
         with (
             running_server(port) as api_url,
             temporary_settings({PREFECT_API_URL: api_url, PREFECT_UI_URL: PREFECT_UI_URL.value() or ui_url(api_url)}),
@@ -97,6 +91,9 @@ def _watchable(port: int) -> Iterator[None]:
                 yield
             finally:
                 APILogHandler().flush()  # before the server that the last lines go to is gone
+        return
+    with server():
+        yield
 
 
 def _example_url(space: Workspace, recipe: Recipe) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import subprocess
@@ -13,13 +12,13 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
-from pipeline.errors import WorkError
+from pipeline.errors import InputError, WorkError
+from pipeline.parent_death import die_with_parent
 
 STOP_GRACE_S = 25
 SHUTDOWN_TIMEOUT_S = 15
 TAIL_LINES = 50
 USER_ERROR = "error: "
-PR_SET_PDEATHSIG = 1
 
 
 class ProcessError(WorkError):
@@ -30,13 +29,6 @@ class ProcessError(WorkError):
         self.tail = tuple(tail)
         super().__init__(f"python -m {module} ended with status {status}; its last lines:\n" + "\n".join(tail))
 
-    @property
-    def user_error(self) -> str | None:
-        """The line that tells a person what to mend, if there is one."""
-        return next(
-            (line.removeprefix(USER_ERROR) for line in reversed(self.tail) if line.startswith(USER_ERROR)), None
-        )
-
 
 class Launcher(Protocol):
     """Runs `python -m module arguments` on so many processes that find each other."""
@@ -44,7 +36,10 @@ class Launcher(Protocol):
     def run(
         self, module: str, arguments: Sequence[str], processes: int, log: Path, on_line: Callable[[str], None]
     ) -> None:
-        """Return when all processes have ended well; raise ProcessError otherwise."""
+        """Return when all processes have ended well.
+
+        Raises InputError with the line that tells a person what to mend if there is one, else ProcessError.
+        """
         ...
 
 
@@ -82,8 +77,8 @@ def run_process(
 ) -> None:
     """Run a command, append its lines to `log`, hand each to `on_line`; stop it if this process is stopped.
 
-    A line that tells a person what to mend is not handed on, for ProcessError.user_error is it, nor what torchrun says of it
-    afterwards, which is long.
+    Raises InputError with the last line that tells a person what to mend, else ProcessError. Such a line is not handed on, nor
+    what torchrun says of it afterwards, which is long.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     tail: deque[str] = deque(maxlen=TAIL_LINES)
@@ -103,7 +98,10 @@ def run_process(
     finally:
         stop_process(process)
     if status != 0:
-        raise ProcessError(module, status, tail)
+        error = ProcessError(module, status, tail)
+        if told := [line for line in tail if line.startswith(USER_ERROR)]:
+            raise InputError(told[-1].removeprefix(USER_ERROR)) from error
+        raise error
 
 
 def start_process(command: Sequence[str], environment: dict[str, str], stdin: int) -> subprocess.Popen[str]:
@@ -116,19 +114,13 @@ def start_process(command: Sequence[str], environment: dict[str, str], stdin: in
         stdin=stdin,
         text=True,
         errors="replace",
-        preexec_fn=partial(die_with_parent, os.getpid()),
+        preexec_fn=ending_with_parent(),
     )
 
 
-def die_with_parent(parent_pid: int) -> None:
-    """Ask the kernel (Linux) for SIGTERM when the parent dies, so that even `kill -9` of it leaves no orphan.
-
-    To be called in the child between fork and exec.
-    """
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-        if os.getppid() != parent_pid:  # it died before the kernel was asked
-            os._exit(1)
+def ending_with_parent() -> Callable[[], None]:
+    """The `preexec_fn` of a child that the kernel asks to end, by SIGTERM, when the thread that starts it does."""
+    return partial(die_with_parent, os.getpid(), signal.SIGTERM)
 
 
 def stop_process(process: subprocess.Popen[str]) -> None:

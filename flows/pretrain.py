@@ -13,7 +13,7 @@ from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
 from flows.artifacts import Progress, key_of, publish_curves
-from flows.launcher import Launcher, LocalTorchrun, ProcessError
+from flows.launcher import Launcher, LocalTorchrun
 from flows.recipes import tiny
 from flows.workspace import Workspace, only_writer
 from model.config import PretrainConfig, deciding_settings
@@ -115,13 +115,8 @@ def train(run: Path, shards: str, mixed: list[str], processes: int, launcher: La
             said_at = time.monotonic() if step else said_at
             logger.info(line)
 
-    try:
-        arguments = [str(run), "--shards", shards, *(["--mixed", *mixed] if mixed else [])]
-        launcher.run("model.train", arguments, processes, run / "train.log", on_line)
-    except ProcessError as error:
-        if error.user_error:
-            raise InputError(error.user_error) from error
-        raise
+    arguments = [str(run), "--shards", shards, *(["--mixed", *mixed] if mixed else [])]
+    launcher.run("model.train", arguments, processes, run / "train.log", on_line)
     if not (run / "done.json").exists():
         raise WorkError(f"{run}: training was stopped before its end; run the same command again to go on")
 

@@ -6,16 +6,14 @@ whole server too, which takes seconds.
 
 from __future__ import annotations
 
-import os
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 
-from flows.launcher import die_with_parent
-from pipeline.errors import WorkError
+from flows.launcher import ending_with_parent
+from pipeline.errors import InputError, WorkError
 
 HOST = "127.0.0.1"
 
@@ -24,14 +22,21 @@ HOST = "127.0.0.1"
 def server() -> Iterator[None]:
     """Let Prefect report to the server that is configured, or else to one that ends with the block, or with this process.
 
-    Call it from the main thread, as the launcher. Raises WorkError if the server does not start.
+    Call it from the main thread, as the launcher. Raises InputError if the one that is configured does not answer, WorkError if
+    the other does not start.
     """
+    from prefect.client.orchestration import get_client
     from prefect.logging.handlers import APILogHandler
     from prefect.settings import PREFECT_API_URL, PREFECT_UI_URL, temporary_settings
 
     from flows.worker import end_process
 
-    if PREFECT_API_URL.value():
+    if url := PREFECT_API_URL.value():
+        with get_client(sync_client=True) as client:
+            if error := client.api_healthcheck():
+                raise InputError(
+                    f"PREFECT_API_URL={url}: no server answers ({error}); start it, or unset PREFECT_API_URL"
+                )
         yield
         return
     # The first one on a machine makes its database, which takes 20 s.
@@ -41,7 +46,7 @@ def server() -> Iterator[None]:
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         process_group=0,  # the terminal's Ctrl-C is for this process, which has yet to report how it ended
-        preexec_fn=partial(die_with_parent, os.getpid()),
+        preexec_fn=ending_with_parent(),
     )
     assert process.stdout is not None
     try:
@@ -67,7 +72,8 @@ def main() -> None:
     class Server(uvicorn.Server):
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
-            print(listener.getsockname()[1], flush=True)
+            if self.started:  # older versions of uvicorn return where the app could not start
+                print(listener.getsockname()[1], flush=True)
 
     with socket.socket() as listener:
         listener.bind((HOST, 0))

@@ -6,13 +6,13 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pipeline.errors import InputError
+from pipeline.scratch import scratch_folder
 from pipeline.tiny_web.config import TinyWebConfig
 
 
@@ -22,7 +22,7 @@ def serving(config: TinyWebConfig) -> Iterator[tuple[str, ...]]:
 
     Raises InputError with the server's own words if it does not start, for example because a port is in use.
     """
-    with tempfile.TemporaryDirectory(prefix="wit-tiny-web-") as folder:
+    with scratch_folder("tiny-web") as folder:
         file, log = Path(folder, "config.json"), Path(folder, "log.txt")
         file.write_text(config.model_dump_json(), encoding="utf-8")
         command = [

@@ -5,19 +5,17 @@ The process shares this one's terminal, so that answers go to stdout, the rest t
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
-from flows.data_commands import named
-from flows.launcher import die_with_parent
+from flows.data_commands import WorkspaceOption, named
+from flows.launcher import ending_with_parent
 from flows.workspace import Workspace
 from pipeline.errors import InputError
 
@@ -25,15 +23,7 @@ Texts = tuple[str, ...]
 
 
 @dataclass
-class ModelOptions:
-    """Where everything is kept, and the model that is asked."""
-
-    workspace: str = ""
-    """Folder of the workspace; empty = $WIT_WORKSPACE, else ./workspace."""
-
-
-@dataclass
-class ClassifyOptions(ModelOptions):
+class ClassifyOptions(WorkspaceOption):
     """Which of some classes images show, by the names of the classes."""
 
     images: Annotated[tyro.conf.Positional[Texts], named("IMAGE ...")] = ()
@@ -57,7 +47,7 @@ class ClassifyOptions(ModelOptions):
 
 
 @dataclass
-class DatasetOptions(ModelOptions):
+class DatasetOptions(WorkspaceOption):
     """A data set, and the model that sees it."""
 
     dataset: Annotated[tyro.conf.Positional[str], named("DATASET")] = ""
@@ -97,7 +87,7 @@ class EmbedOptions(DatasetOptions):
 
 
 @dataclass
-class ServeOptions(ModelOptions):
+class ServeOptions(WorkspaceOption):
     """A page on this machine: drop an image, type classes."""
 
     model: Annotated[tyro.conf.Positional[str], named("MODEL")] = ""
@@ -150,7 +140,7 @@ def serve(arguments: list[str]) -> None:
     _hand_over(command + _given("--labels", options.labels))
 
 
-def _model(options: ModelOptions, model: str) -> str:
+def _model(options: WorkspaceOption, model: str) -> str:
     """A name is that of a run; what holds a slash, or is there under that name and no run is, is a path."""
     run = Workspace.at(options.workspace).run(model)
     return str(run if run.exists() or not Path(model).exists() else Path(model))
@@ -173,8 +163,6 @@ def _each(option: str, values: Sequence[str]) -> list[str]:
 
 
 def _hand_over(command: Sequence[str]) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "model.use", *command], check=False, preexec_fn=partial(die_with_parent, os.getpid())
-    )
+    done = subprocess.run([sys.executable, "-m", "model.use", *command], check=False, preexec_fn=ending_with_parent())
     if done.returncode:
         raise SystemExit(done.returncode if done.returncode > 0 else 128 - done.returncode)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 
 from flows.data_commands import WorkspaceOption, named
-from flows.launcher import LocalPython, ProcessError
+from flows.launcher import LocalPython
 from flows.workspace import Workspace, only_writer
 from pipeline.errors import InputError
 
@@ -61,7 +59,8 @@ def import_weights(source: str, name: str, dataset: str, workspace: str) -> None
     """Make a finished run of a model in another format; prints its folder. Raises InputError."""
     run = Workspace.at(workspace).run(name)
     with only_writer(run):
-        _run(["import", source, str(run), "--dataset", dataset], run.with_name(f"{run.name}.import.log"))
+        command = ["import", source, str(run), "--dataset", dataset]
+        LocalPython().run("model.weights", command, 1, run.with_name(f"{run.name}.import.log"), print)
 
 
 def export_weights(run: str, folder: str, to: str, dtype: str, workspace: str) -> None:
@@ -69,13 +68,5 @@ def export_weights(run: str, folder: str, to: str, dtype: str, workspace: str) -
     run_dir = Workspace.at(workspace).run(run)
     if not (run_dir / "config.json").exists():
         raise InputError(f"{run_dir}: no run; name one that wit pretrain or wit import-weights made")
-    _run(["export", str(run_dir), folder, "--format", to, "--dtype", dtype], run_dir / "export.log")
-
-
-def _run(arguments: Sequence[str], log: Path) -> None:
-    try:
-        LocalPython().run("model.weights", arguments, 1, log, print)
-    except ProcessError as error:
-        if error.user_error:
-            raise InputError(error.user_error) from error
-        raise
+    command = ["export", str(run_dir), folder, "--format", to, "--dtype", dtype]
+    LocalPython().run("model.weights", command, 1, run_dir / "export.log", print)

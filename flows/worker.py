@@ -9,11 +9,10 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from functools import partial
 
 import psutil
 
-from flows.launcher import die_with_parent
+from flows.launcher import ending_with_parent
 from flows.plugin import CHECKOUT
 
 POOL = "local"
@@ -81,7 +80,7 @@ def start_process(command: list[str], environment: dict[str, str], log: int | No
         stdout=log,
         stderr=None if log is None else subprocess.STDOUT,
         process_group=0,  # the terminal's Ctrl-C reaches only this process, which ends the others in order
-        preexec_fn=partial(die_with_parent, os.getpid()),
+        preexec_fn=ending_with_parent(),
     )
 
 

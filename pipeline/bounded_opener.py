@@ -28,16 +28,8 @@ from w3lib.url import safe_url_string
 
 from pipeline.addresses import is_public
 from pipeline.config import DownloadConfig
-from pipeline.fetch_error import (
-    BLOCKED_HASH,
-    CACHED_HOSTS,
-    CHUNK_BYTES,
-    DEFAULT_PORTS,
-    REDIRECTS,
-    TDM_HEADER_SAYS_SO,
-    FetchError,
-    refusal,
-)
+from pipeline.fetch_error import BLOCKED_HASH, TDM_HEADER_SAYS_SO, FetchError, refusal
+from pipeline.http_constants import CACHED_HOSTS, CHUNK_BYTES, DEFAULT_PORTS, REDIRECTS
 from pipeline.jpeg import is_cut_off
 from pipeline.tdm_rules import TDM_HEADER, TDM_RESERVED
 

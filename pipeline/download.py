@@ -22,7 +22,8 @@ from upath import UPath
 from pipeline.blocked_hashes import local_hashes
 from pipeline.config import DownloadConfig
 from pipeline.fetch_cache import CachedStage, cache_file
-from pipeline.fetch_part import OPENER_USED_FILE, FetchSpec
+from pipeline.fetch_part import OPENER_USED_FILE
+from pipeline.fetch_spec import FETCHED_SCHEMA, FetchSpec
 from pipeline.originals import read_originals
 from pipeline.outages import DownloadError, refuse_outage
 from pipeline.query import QueryConfig, query_to_parquet
@@ -38,19 +39,6 @@ LOG_TAIL_CHARS = 2_000
 FULL_DISK_MARKS = ("No space left on device", "database or disk is full")  # of the system, and of SQLite
 FULL_DISK_BYTES = 1 << 20
 
-FETCHED_SCHEMA = pa.schema(
-    {
-        "pair_id": pa.string(),
-        "key": pa.string(),
-        "status": pa.string(),
-        "error_message": pa.string(),
-        "width": pa.int32(),
-        "height": pa.int32(),
-        "original_width": pa.int32(),
-        "original_height": pa.int32(),
-        "sha256": pa.string(),
-    }
-)
 MEMBERS_SCHEMA = pa.schema(
     {"tar": pa.string(), "key": pa.string(), "image_offset": pa.int64(), "stored_bytes": pa.int64()}
 )

@@ -1,4 +1,4 @@
-"""Why an image was not fetched, in the words of the funnel, and the numbers that both backends keep to."""
+"""Why an image was not fetched, in the words of the funnel."""
 
 from __future__ import annotations
 
@@ -7,10 +7,6 @@ import math
 from pipeline.sources.robots import retry_after_s
 from pipeline.tdm_rules import TDM_HEADER
 
-CHUNK_BYTES = 1 << 18
-CACHED_HOSTS = 65_536
-DEFAULT_PORTS = {"http": 80, "https": 443}
-REDIRECTS = frozenset({301, 302, 303, 307, 308})
 # Another try may end otherwise: these statuses (and those from 500 on), and what goes wrong on the way.
 PASSING_STATUSES = frozenset({408, 425, 429})
 PASSING_REASONS = frozenset({"timeout", "dns", "connection", "fetch_failed"})

@@ -7,7 +7,6 @@ URLs with our opener.
 
 from __future__ import annotations
 
-import ctypes
 import math
 import multiprocessing
 import os
@@ -20,12 +19,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import cast
 
-from pydantic import BaseModel, ConfigDict
-
 from pipeline.blocked_hashes import BlockedHashes
 from pipeline.bounded_opener import BoundedOpener
-from pipeline.config import DownloadConfig
+from pipeline.fetch_spec import FetchSpec
 from pipeline.originals import OriginalsLog, original_of
+from pipeline.parent_death import die_with_parent
 from pipeline.sources.robots import OPT_OUT_TOKENS
 from pipeline.upright import decode_upright
 
@@ -34,22 +32,6 @@ OPENER_USED_FILE = "opener-used"
 WORKER_DIED = 70  # exit status
 HEALTHY_EXITS = (None, 0, -signal.SIGTERM)  # running, done, and how a pool ends its workers
 WATCH_EVERY_S = 0.02  # a pool forgets a dead worker within 0.1 s; no interpreter starts and ends faster than this
-PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
-
-
-class FetchSpec(BaseModel):
-    """What one process is asked to do."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    requests: Path  # Parquet with the columns url and pair_id
-    rows: int
-    out: Path  # a folder that does not exist yet
-    config: DownloadConfig
-    block_hashes: Path | None = None  # what the stage BLOCK_HASHES wrote
-    cache: Path  # of the native backend: a file, which may hold outcomes of an earlier try
-    parent_pid: int
-    ends_at: float  # on the monotonic clock, which all processes share: when this one is killed
 
 
 def fetch(spec: FetchSpec) -> None:
@@ -97,7 +79,7 @@ def _watch_workers() -> None:
 
 
 def _prepare_process(spec: FetchSpec, parent_pid: int) -> None:
-    die_with_parent(parent_pid)
+    die_with_parent(parent_pid, signal.SIGKILL)
     _leave_out_imports()
     decode_upright()
     mark = spec.out.with_name(OPENER_USED_FILE)
@@ -119,15 +101,6 @@ def _leave_out_imports() -> None:
     modules["torch"] = modules["huggingface_hub"] = None
     # Imported by img2dataset whether enable_wandb is set or not, used only if it is.
     modules["wandb"] = ModuleType("wandb")
-
-
-def die_with_parent(parent_pid: int) -> None:
-    """Have the kernel kill this process when its parent dies, even by SIGKILL. Only Linux can."""
-    if sys.platform != "linux":
-        return
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent_pid:  # it died before the call above
-        os._exit(1)
 
 
 if __name__ in ("__main__", "__mp_main__"):

@@ -6,7 +6,6 @@ of runs of words (sql/match_pairs.sql). It is done per part of pairs; only the c
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -20,6 +19,7 @@ from upath import UPath
 from pipeline.parquet import batches, open_parquet, read_parquet
 from pipeline.queries.text import normalise_column
 from pipeline.query import SPEED_ONLY, QueryConfig, query_rows, query_to_parquet
+from pipeline.scratch import scratch_folder
 from pipeline.settings import Settings
 from pipeline.stage import Counts, Stage
 
@@ -55,7 +55,7 @@ class MatchConfig(Settings):
 
 def index_queries(queries: Path | UPath, out: Path, config: MatchConfig) -> Counts:
     """Write what `match_pairs` needs of a query list into the folder `out`; count the queries that cannot take part."""
-    with tempfile.TemporaryDirectory(prefix="wit-queries-") as scratch:
+    with scratch_folder("queries") as scratch:
         normal = Path(scratch) / "normal.parquet"
         index = Path(scratch) / "index.parquet"
         table = read_parquet(UPath(queries), ["query_id", "query"])
@@ -72,7 +72,7 @@ def index_queries(queries: Path | UPath, out: Path, config: MatchConfig) -> Coun
 
 def match_pairs(pairs: Sequence[Path | UPath], prefixes: Path | UPath, out: Path, config: MatchConfig) -> int:
     """Write the matches of the files `pairs` to `out`: pair_id, query_id, unique and in this order; return how many."""
-    with tempfile.TemporaryDirectory(prefix="wit-texts-") as scratch:
+    with scratch_folder("texts") as scratch:
         texts = (
             pairs
             if config.is_exact

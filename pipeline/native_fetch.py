@@ -10,6 +10,7 @@ import asyncio
 import io
 import json
 import os
+import signal
 import sys
 import tarfile
 import time
@@ -25,8 +26,9 @@ import pyarrow.parquet as pq
 from pipeline.blocked_hashes import BlockedHashes
 from pipeline.fetch_cache import FetchCache, Outcome, open_cache
 from pipeline.fetch_error import BLOCKED_HASH, FetchError
-from pipeline.fetch_part import FetchSpec, die_with_parent
+from pipeline.fetch_spec import FETCHED_SCHEMA, FetchSpec
 from pipeline.originals import OriginalsLog, original_of
+from pipeline.parent_death import die_with_parent
 from pipeline.polite_fetcher import PoliteFetcher
 from pipeline.stored_image import shrink
 
@@ -35,11 +37,6 @@ PACKING_SHARE = (
 )
 DECODERS = 4  # threads, where there are as many cores
 LATE = "timeout: the part's time was over before its turn"
-FETCHED_SCHEMA = pa.schema(
-    [("pair_id", pa.string()), ("key", pa.string()), ("status", pa.string()), ("error_message", pa.string())]
-    + [(name, pa.int32()) for name in ("width", "height", "original_width", "original_height")]
-    + [("sha256", pa.string())]
-)
 
 
 def fetch(spec: FetchSpec) -> None:
@@ -131,5 +128,5 @@ def _pack(spec: FetchSpec, pair_ids: list[str], failed: dict[str, str], cache: F
 
 if __name__ == "__main__":
     _spec = FetchSpec.model_validate_json(Path(sys.argv[1]).read_text(encoding="utf-8"))
-    die_with_parent(_spec.parent_pid)
+    die_with_parent(_spec.parent_pid, signal.SIGKILL)
     fetch(_spec)

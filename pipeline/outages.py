@@ -10,7 +10,8 @@ from urllib.parse import urlsplit
 from pipeline.addresses import is_public
 from pipeline.config import DownloadConfig
 from pipeline.errors import WorkError
-from pipeline.fetch_error import DEFAULT_PORTS, FetchError
+from pipeline.fetch_error import FetchError
+from pipeline.http_constants import DEFAULT_PORTS
 from pipeline.stage import Counts
 
 OUTAGE_MIN_ROWS = 20

@@ -23,15 +23,8 @@ from yarl import URL
 
 from pipeline.addresses import is_public
 from pipeline.config import DownloadConfig
-from pipeline.fetch_error import (
-    CACHED_HOSTS,
-    CHUNK_BYTES,
-    DEFAULT_PORTS,
-    REDIRECTS,
-    TDM_HEADER_SAYS_SO,
-    FetchError,
-    refusal,
-)
+from pipeline.fetch_error import TDM_HEADER_SAYS_SO, FetchError, refusal
+from pipeline.http_constants import CACHED_HOSTS, CHUNK_BYTES, DEFAULT_PORTS, REDIRECTS
 from pipeline.jpeg import is_cut_off
 from pipeline.polite_hosts import PoliteHosts
 from pipeline.sources.robots import RobotsRules, directives, opt_out, product_token

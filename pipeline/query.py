@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import tempfile
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -23,6 +22,7 @@ from pydantic.config import JsonDict
 from upath import UPath
 
 from pipeline.errors import InputError
+from pipeline.scratch import scratch_folder
 from pipeline.settings import Settings
 
 ROW_GROUP_ROWS = 122_880
@@ -78,7 +78,7 @@ class _Database:
     """An in-memory DuckDB, and the folder that it spills to."""
 
     def __init__(self) -> None:
-        self._spill = tempfile.TemporaryDirectory(prefix="wit-duckdb-")
+        self._spill = scratch_folder("duckdb")
         self.connection = duckdb.connect()
         self.connection.execute("set enable_progress_bar = false")  # it would be drawn over the log of a slow statement
         self.connection.execute("set enable_external_file_cache = false")
@@ -136,10 +136,16 @@ def _naming_errors(config: QueryConfig) -> Iterator[None]:
     try:
         yield
     except (duckdb.IOException, duckdb.InvalidInputException) as error:
-        told = str(error).split("\n", 1)[0]
-        raise InputError(f"{told}; check that the file is readable Parquet and that the disk is not full") from error
+        remedy = "check that the file is readable Parquet and that the disk is not full"
+        raise InputError(f"{_first_line(error)}; {remedy}") from error
     except duckdb.OutOfMemoryException as error:
-        raise InputError(f"{error}; raise query.memory_limit_mb (now {config.memory_limit_mb})") from error
+        remedy = f"raise query.memory_limit_mb (now {config.memory_limit_mb})"
+        raise InputError(f"{_first_line(error)}; {remedy}") from error
+
+
+def _first_line(error: Exception) -> str:
+    """DuckDB's own advice, in the lines that follow, is for who writes the SQL."""
+    return str(error).split("\n", 1)[0]
 
 
 def _remote_protocols(values: Any) -> set[str]:

@@ -10,9 +10,9 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -22,6 +22,7 @@ from upath import UPath
 
 from pipeline.errors import InputError
 from pipeline.query import sql_digest
+from pipeline.scratch import scratch_folder
 
 MARKER = "stage.json"
 CHUNK_BYTES = 1 << 20
@@ -124,21 +125,21 @@ class Stage(Generic[ConfigT]):
         if done is not None and done.fingerprint == fingerprint and _is_whole(out, done):
             return StageResult(out, done, was_done=True)
 
-        scratch = _empty_scratch(out)
-        started = time.monotonic()
-        counts = self.work(sources, scratch, config)
-        record = StageRecord(
-            stage=self.name,
-            version=self.version,
-            fingerprint=fingerprint,
-            config=settings,
-            sql=sql,
-            inputs=inputs,
-            counts=counts,
-            outputs=describe_files(scratch, self.known(scratch)),
-            seconds=round(time.monotonic() - started, 3),
-        )
-        _publish(scratch, out, record)
+        with _empty_scratch(out) as scratch:
+            started = time.monotonic()
+            counts = self.work(sources, scratch, config)
+            record = StageRecord(
+                stage=self.name,
+                version=self.version,
+                fingerprint=fingerprint,
+                config=settings,
+                sql=sql,
+                inputs=inputs,
+                counts=counts,
+                outputs=describe_files(scratch, self.known(scratch)),
+                seconds=round(time.monotonic() - started, 3),
+            )
+            _publish(scratch, out, record)
         return StageResult(out, record, was_done=False)
 
 
@@ -224,14 +225,18 @@ def is_local(path: UPath) -> bool:
     return path.protocol in ("", "file", "local")
 
 
-def _empty_scratch(out: UPath) -> Path:
-    if is_local(out):
-        scratch = Path(out.path).absolute().with_name(f".{out.name}.partial")
-        if scratch.exists():
-            shutil.rmtree(scratch)  # it bears no marker, and nothing trusts its name
-        scratch.mkdir(parents=True)
-        return scratch
-    return Path(tempfile.mkdtemp(prefix="wit-stage-"))
+@contextmanager
+def _empty_scratch(out: UPath) -> Iterator[Path]:
+    """The folder to work in; beside `out`, it stays until it is published or the stage is run again."""
+    if not is_local(out):
+        with scratch_folder("stage") as folder:
+            yield Path(folder)
+        return
+    scratch = Path(out.path).absolute().with_name(f".{out.name}.partial")
+    if scratch.exists():
+        shutil.rmtree(scratch)  # it bears no marker, and nothing trusts its name
+    scratch.mkdir(parents=True)
+    yield scratch
 
 
 def _publish(scratch: Path, out: UPath, record: StageRecord) -> None:
@@ -248,7 +253,6 @@ def _publish(scratch: Path, out: UPath, record: StageRecord) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         target.fs.put_file(str(path), target.path)
     (out / MARKER).write_text(marker)
-    shutil.rmtree(scratch)
 
 
 def _discard(folder: UPath) -> None:

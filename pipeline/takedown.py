@@ -27,6 +27,7 @@ from pipeline.errors import InputError
 from pipeline.images import IMAGE_VERDICTS_FILE, OVERLAP_FILE
 from pipeline.parquet import read_parquet
 from pipeline.query import QueryConfig, query_rows, query_to_parquet
+from pipeline.scratch import scratch_folder
 from pipeline.shards import MANIFEST_FILE, SAMPLES_FILE, SHARDS, write_manifest, write_overlap
 from pipeline.stage import (
     MARKER,
@@ -117,7 +118,7 @@ def _scratch(shards: UPath) -> Iterator[Path]:
         local.mkdir()
         yield local
     else:
-        with tempfile.TemporaryDirectory(prefix="wit-takedown-") as folder:
+        with scratch_folder("takedown") as folder:
             local = Path(folder)
             yield local
             for name in describe_files(local):

@@ -6,7 +6,6 @@ sample has a place of its own there, so that only the shards concerned change an
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from pipeline.curate import rows_of
 from pipeline.errors import InputError
 from pipeline.images import IMAGE_VERDICTS_FILE
 from pipeline.query import QueryConfig, query_to_parquet
+from pipeline.scratch import scratch_folder
 from pipeline.selection import SELECTED_FILE
 from pipeline.settings import Settings
 from pipeline.sources.files import expand, sha256_file
@@ -61,7 +61,7 @@ def add_tombstones(files: Sequence[TombstoneFile], table: UPath, query: QueryCon
 
     Raises InputError if a file cannot be read, or holds lines but no entry.
     """
-    with tempfile.TemporaryDirectory(prefix="wit-tombstones-") as folder:
+    with scratch_folder("tombstones") as folder:
         lines, lists, none, merged = (Path(folder) / name for name in ("lines", "lists", "none", "merged"))
         with TableWriter(lines, LINES_SCHEMA) as writer:
             for file in files:
@@ -85,7 +85,7 @@ class TakenDownConfig(Settings):
 def _taken_down(sources: Sequence[UPath], out: Path, config: TakenDownConfig) -> Counts:
     """`sources` is the folder of image verdicts, that of the selection and, where there is one, the table of tombstones."""
     verdicts, selected, *tables = sources
-    with tempfile.TemporaryDirectory(prefix="wit-taken-down-") as folder:
+    with scratch_folder("taken-down") as folder:
         pairs, hits, none = (Path(folder) / name for name in ("pairs", "hits", "none"))
         pq.write_table(TOMBSTONES_SCHEMA.empty_table(), none)
         tombstones = tables[0] if tables else none

@@ -35,7 +35,7 @@ def orientation(body: bytes) -> int:
     try:
         with Image.open(BytesIO(body)) as image:
             value = image.getexif().get(ExifTags.Base.Orientation, 1)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+    except (OSError, ValueError, SyntaxError, RuntimeError, Image.DecompressionBombError):  # RuntimeError: of AVIF
         return 1  # whether it is an image at all is the decoder's to say
     return value if value in _UNDO else 1
 

@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,49 @@ def test_a_mix_is_given_as_names_and_weights() -> None:
     options = ["--data.mix", "tiny", "1", "s3://bucket/more/", "2.5"]
     config, _ = cli._configured(recipe("tiny").pretrain, options, "pretrain")
     assert config.data.mix == {"tiny": 1.0, "s3://bucket/more/": 2.5}
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (
+            "build-dataset tiny --source.url-list.paths pairs.csv",
+            "source.url_list.paths is given, but source.kind is tiny_web",
+        ),
+        (
+            "build-dataset tiny --source.site-crawl.seeds https://a.org/",
+            "add --source.kind site_crawl, or leave it out",
+        ),
+        ("build-dataset coco --source.tiny-web.pairs 70", "source.tiny_web.pairs is given, but source.kind is coco"),
+        ("reproduce tiny --dataset.source.coco.paths a.json", "add --dataset.source.kind coco"),
+    ],
+)
+def test_what_the_source_does_not_read_is_refused(words: str, told: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(words.split()) == 2
+    assert told in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        "url-list --source.kind site_crawl --source.site-crawl.seeds https://a.org/",
+        "tiny --source.kind url_list --source.url-list.paths a.csv",
+        "tiny --source.tiny-web.pairs 60 --source.site-crawl.delay-s 1",
+    ],
+)
+def test_what_it_reads_is_not(options: str) -> None:
+    name, *rest = options.split()
+    cli._configured(recipe(name).dataset, rest, "build-dataset")
+
+
+def test_every_command_has_help_and_recipes_takes_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    for command in cli.COMMANDS:
+        with suppress(SystemExit):
+            assert cli.run([command, "--help"]) == 0
+        assert f"wit {command}" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="2"):
+        cli.run(["recipes", "nonsense"])
+    assert "wit recipes: error: unrecognized arguments: nonsense" in capsys.readouterr().err
 
 
 def test_lists_that_cannot_be_read(wit: Any, tmp_path: Path) -> None:
@@ -197,6 +241,20 @@ def test_a_page_that_was_served_until_ctrl_c_has_no_error(
     assert cli.run(["serve", "tiny"]) == 130 and capsys.readouterr().err == ""
     assert cli.run(["pretrain", "tiny"]) == 130
     assert "go on with the same command: wit pretrain tiny" in capsys.readouterr().err
+
+
+def test_ctrl_c_is_heard_while_modules_are_still_imported() -> None:
+    command = [sys.executable, "-v", "-m", "flows.cli", "pretrain", "tiny", "--help"]
+    with subprocess.Popen(command, cwd=CHECKOUT, text=True, stderr=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stderr is not None and process.stdout is not None
+        for line in process.stderr:
+            if line.startswith("import 'pydantic"):
+                break
+        process.send_signal(signal.SIGINT)
+        told = [line for line in process.stderr if not line.startswith(("#", "import "))]
+        # Where the interrupt passes through an `exec`, Python itself ends by the signal in the end; a shell calls both 130.
+        assert process.wait(30) in (130, -signal.SIGINT) and process.stdout.read() == ""
+    assert [line.partition(";")[0].rstrip() for line in told] == ["stopping", "error: stopped"], told
 
 
 def test_a_second_ctrl_c_waits_for_nothing() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 import time
@@ -74,6 +75,16 @@ def test_another_process_follows_one_that_died(conversation: Conversation) -> No
     with pytest.raises(ProcessError, match="status -9"):
         conversation.ask({"do": "one"}, print)
     assert conversation.ask({"do": "one"}, print)["pid"] not in (first, second)
+
+
+def test_an_answer_that_was_not_waited_for_is_not_taken_for_another(conversation: Conversation) -> None:
+    def no_room(line: str) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    first = conversation.ask({"do": "one"}, print)["pid"]
+    with pytest.raises(OSError, match="No space left"):
+        conversation.ask({"do": "fail"}, no_room)
+    assert conversation.ask({"do": "two"}, print)["pid"] != first and not psutil.pid_exists(first)
 
 
 def test_as_many_work_at_once_as_there_are_processes(module: str, tmp_path: Path) -> None:

@@ -38,7 +38,8 @@ from pipeline.bounded_opener import BoundedOpener
 from pipeline.config import DownloadConfig
 from pipeline.download import download_stage
 from pipeline.fetch_error import FetchError
-from pipeline.fetch_part import WORKER_DIED, FetchSpec
+from pipeline.fetch_part import WORKER_DIED
+from pipeline.fetch_spec import FETCHED_SCHEMA, FetchSpec
 from pipeline.jpeg import is_cut_off
 from pipeline.originals import ORIGINALS_SCHEMA
 from pipeline.outages import DownloadError, refuse_outage
@@ -526,7 +527,7 @@ def test_reasons_of_img2dataset_are_mapped(tmp_path: Path) -> None:
         {"pair_id": pair, "key": pair, "status": status, "error_message": message}
         for pair, (status, message, _) in zip(ids, messages, strict=True)
     ]
-    pq.write_table(pa.Table.from_pylist(rows[::-1], schema=download_module.FETCHED_SCHEMA), fetched)
+    pq.write_table(pa.Table.from_pylist(rows[::-1], schema=FETCHED_SCHEMA), fetched)
     pq.write_table(download_module.MEMBERS_SCHEMA.empty_table(), members)
     pq.write_table(ORIGINALS_SCHEMA.empty_table(), originals)
     files = {"requests": requests, "fetched": fetched, "members": members, "originals": originals}

@@ -59,3 +59,10 @@ def test_what_rests_keeps_neither_threads_nor_memory(tmp_path: Path) -> None:
     assert query_to_parquet("drop_counts", tmp_path / "out.parquet", QueryConfig(threads=4), verdicts=file) == ROWS
     assert process.num_threads() == threads
     assert process.memory_info().rss - before < ROWS * TEXT_BYTES / 4
+
+
+def test_too_little_memory_is_told_in_one_line(tmp_path: Path) -> None:
+    texts = [f"{number:0{TEXT_BYTES}}" for number in range(ROWS)]
+    file = write(tmp_path / "large.parquet", texts)
+    with pytest.raises(InputError, match=r"^Out of Memory Error: [^\n]*; raise query\.memory_limit_mb \(now 100\)$"):
+        query_to_parquet("drop_counts", tmp_path / "out.parquet", QueryConfig(memory_limit_mb=100), verdicts=file)

@@ -11,7 +11,11 @@ from pathlib import Path
 
 import psutil
 import pytest
-from conftest import CHECKOUT
+from conftest import CHECKOUT, free_port
+from prefect.settings import PREFECT_API_URL, temporary_settings
+
+from flows.temporary_server import server
+from pipeline.errors import InputError
 
 COMMAND = """
 import sys
@@ -52,6 +56,16 @@ def test_it_answers_and_ends_with_the_killed_command(tmp_path: Path) -> None:
     while not ended(process) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert ended(process)
+
+
+def test_a_configured_server_that_does_not_answer_is_named() -> None:
+    url = f"http://127.0.0.1:{free_port()}/api"
+    with (
+        temporary_settings({PREFECT_API_URL: url}),
+        pytest.raises(InputError, match=rf"PREFECT_API_URL={url}: no server answers \(.*\); start it, or unset"),
+        server(),
+    ):
+        pass
 
 
 def ended(process: psutil.Process) -> bool:

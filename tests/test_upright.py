@@ -40,6 +40,8 @@ def test_grey_images_and_broken_exif() -> None:
     assert decoded(grey).shape == (9, 6)
     assert orientation(grey.replace(b"Exif\0\0MM\0*", b"Exif\0\0??\0*")) == 1
     assert orientation(b"Exif\0\0 and no image") == 1
+    avif = encoded(Image.fromarray(PIXELS), "AVIF", None)
+    assert orientation(avif.replace(b"pitm\0\0\0\0\0\1", b"pitm\0\0\0\0\0\7") + b"Exif\0\0") == 1
 
 
 def test_sixteen_bits_become_eight() -> None:

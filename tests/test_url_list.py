@@ -18,10 +18,11 @@ import pytest
 from upath import UPath
 
 from pipeline.errors import InputError
-from pipeline.sources import url_list
+from pipeline.sources import list_part
 from pipeline.sources.config import UrlListConfig
+from pipeline.sources.list_part import UrlListPart
 from pipeline.sources.rows import ROWS_SCHEMA
-from pipeline.sources.url_list import URL_LIST, UrlListPart, plan
+from pipeline.sources.url_list import URL_LIST, plan
 from pipeline.stage import Counts
 
 TATE = Path(__file__).parents[1] / "../shared/data/tate_pairs.parquet"
@@ -130,7 +131,7 @@ def test_bad_bytes_are_replaced_and_told(tmp_path: Path, caplog: pytest.LogCaptu
 
 
 def test_lines_that_are_no_objects_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(url_list, "MAX_LINE_BYTES", 200)
+    monkeypatch.setattr(list_part, "MAX_LINE_BYTES", 200)
     too_long = json.dumps({"url": "x" * 900})
     lines = ['{"url": "a", "caption": "1"}', "{broken", "[1]", '"x"', "[" * 150, too_long]
     lines += ['{"url": "b", "caption": 7}', "{}"]

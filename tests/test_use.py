@@ -119,9 +119,10 @@ def test_what_is_no_classifier_is_told(loaded: Loaded, tmp_path: Path) -> None:
     build_classifier(loaded.embedder, LABELS, TEMPLATES, loaded.scale).save(path)
     with pytest.raises(InputError, match=r"made with a model of sha256 .*, not with this one, 0000"):
         load_classifier(path, "0" * 64)
-    path.write_bytes(path.read_bytes()[:-40])
-    with pytest.raises(InputError, match="not a classifier"):
-        load_classifier(path, sha256)
+    for wrong in (path.read_bytes()[:-40], b"a cat\na dog\n"):
+        path.write_bytes(wrong)
+        with pytest.raises(InputError, match=r"not a classifier \(no \.npz file\); write it again"):
+            load_classifier(path, sha256)
     Classifier(("a", "b"), torch.zeros(8, 3), ("{c}",), 1.0, sha256).save(path)
     with pytest.raises(InputError, match="2 class names and weights"):
         load_classifier(path, sha256)

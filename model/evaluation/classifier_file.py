@@ -76,6 +76,8 @@ def build_classifier(
 def load_classifier(path: Path, weights_sha256: str) -> Classifier:
     """What `Classifier.save` wrote. Raises InputError if it is not such a file, or was made with other weights."""
     try:
+        if path.is_file() and not zipfile.is_zipfile(path):  # of such a file NumPy says that it may be loaded unsafely
+            raise ValueError("no .npz file")
         with np.load(path, allow_pickle=False) as file:
             found: dict[str, NDArray[np.generic]] = {name: file[name] for name in FIELDS}
         classifier = Classifier(

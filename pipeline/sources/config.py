@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 from pydantic import Field
 
@@ -119,3 +119,17 @@ class SourceConfig(Settings):
     coco: CocoConfig = CocoConfig()
     visual_genome: VisualGenomeConfig = VisualGenomeConfig()
     yfcc100m: Yfcc100mConfig = Yfcc100mConfig()
+
+    def unread_changes(self, default: SourceConfig) -> list[tuple[str, str]]:
+        """Kind and field of what was changed against `default`, yet says nothing about a source of this kind."""
+        return [
+            (kind, field)
+            for kind in get_args(SourceKind)
+            for field, value in getattr(self, kind)
+            if value != getattr(getattr(default, kind), field) and not self._reads(kind, field)
+        ]
+
+    def _reads(self, kind: SourceKind, field: str) -> bool:
+        if self.kind == "tiny_web":  # a crawl, with seeds of its own
+            return kind == "tiny_web" or (kind == "site_crawl" and field != "seeds")
+        return kind == self.kind

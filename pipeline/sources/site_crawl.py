@@ -13,7 +13,6 @@ import logging
 import re
 import subprocess
 import sys
-import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -24,6 +23,7 @@ import pyarrow.parquet as pq
 from upath import UPath
 
 from pipeline.errors import InputError, WorkError
+from pipeline.scratch import scratch_folder
 from pipeline.sources.config import CrawlConfig
 from pipeline.sources.frontier import Visit, site_of
 from pipeline.sources.lexbor_page import read_lexbor_page
@@ -115,7 +115,7 @@ def _cache_name(site: str, user_agent: str) -> str:
 
 def _run_spider(config: CrawlConfig, cache: Path) -> list[Visit]:
     """Crawl in a process of its own, fetching what the cache does not hold; what became of each page, in order."""
-    with tempfile.TemporaryDirectory(prefix="wit-crawl-") as name:
+    with scratch_folder("crawl") as name:
         folder = Path(name)
         paths = {"cache": str(cache.absolute()), "visits": str(folder / "visits")}
         told = {"config": config.model_dump(mode="json"), **paths}
