@@ -23,7 +23,7 @@ from model.evaluation.multilabel_samples import (
 )
 from model.evaluation.names import CLASS_NAMES, Words
 from model.evaluation.samples import IMAGE_ENDINGS, SPLITS
-from model.evaluation.tables import class_numbers, column_names, image_of, number_of, read_columns, table_of
+from model.evaluation.tables import class_numbers, column_names, image_of, number_of, path_in, read_columns, table_of
 from model.evaluation.wds import members_of, tars_of
 from model.files import sha256_file
 
@@ -72,7 +72,7 @@ def read_multilabel_wds(folder: Path, own: Words | None, packaged: Words | None)
 def _rows(table: Path) -> list[tuple[str, list[str], list[str]]]:
     has_ignored = IGNORED in column_names(table)
     columns = read_columns(table, ["path", LABELS, IGNORED] if has_ignored else ["path", LABELS])
-    paths = [str(path) for path in columns["path"]]
+    paths = [path_in(f"{table} row {line}", path) for line, path in enumerate(columns["path"], 1)]
     ignored = [_parts(cell) for cell in columns[IGNORED]] if has_ignored else [[] for _ in paths]
     return list(zip(paths, map(_parts, columns[LABELS]), ignored, strict=True))
 
@@ -118,16 +118,20 @@ def _sample(tar: Path, key: str, files: dict[str, Any], names: Words) -> ManyLab
 def _marks(where: str, ending: str, stored: bytes, names: Words) -> Marks:
     try:
         if ending == "json":
-            return _listed(where, json.loads(stored), names)
-        if ending == "npy":
+            told = json.loads(stored)
+        elif ending == "npy":
             marks = np.load(io.BytesIO(stored), allow_pickle=False).reshape(-1).tolist()
         else:
             marks = [int(mark) for mark in stored.decode("ascii").split()]
-    except ValueError as error:
+    except (ValueError, EOFError) as error:  # an empty .npy is an EOFError
         raise InputError(f"{where} has labels that cannot be read (.{ending}: {error}); write them anew") from error
+    if ending == "json":
+        return _listed(where, told, names)
     if len(marks) != len(names.words) or set(marks) - {0, 1}:
+        odd = next((mark for mark in marks if mark not in (0, 1)), None)
+        also = f", one of them {odd!r}" if odd is not None else ""
         raise InputError(
-            f"{where} has {len(marks)} marks in its .{ending}; write one for each of the {len(names.words)} names of "
+            f"{where} has {len(marks)} marks in its .{ending}{also}; write one for each of the {len(names.words)} names of "
             f"{names.source}: 1 for a class that it shows, else 0"
         )
     return [label for label, mark in enumerate(marks) if mark], []

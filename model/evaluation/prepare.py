@@ -18,7 +18,7 @@ from model.evaluation.shards import Pair, Shards, first_pairs, read_shards
 from model.evaluation.summary import Inputs, Summary
 from model.files import sha256_file
 
-VERSION = 4
+VERSION = 5
 """Raised when the code changes what it writes."""
 
 MARKER = "done.json"

@@ -76,7 +76,26 @@ def table_of(folder: Path, split: str) -> Path | None:
 
 def _rows(path: Path) -> list[Row]:
     columns = read_columns(path, COLUMNS)
-    return [(str(found), str(label).strip()) for found, label in zip(*columns.values(), strict=True)]
+    rows = []
+    for line, (found, label) in enumerate(zip(*columns.values(), strict=True), 1):
+        if isinstance(label, list):
+            raise InputError(
+                f"{path} row {line}: the label is a list; write one, or name the column labels if images show several classes"
+            )
+        told = "" if label is None else str(label).strip()
+        if not told:
+            raise InputError(
+                f"{path} row {line}: no label; write the name or the number of its class, or remove the row"
+            )
+        rows.append((path_in(f"{path} row {line}", found), told))
+    return rows
+
+
+def path_in(where: str, cell: Any) -> str:
+    """The path that a row names. Raises InputError if it names none."""
+    if cell is None or not str(cell).strip():
+        raise InputError(f"{where}: no path; write that of its image, or remove the row")
+    return str(cell)
 
 
 def column_names(path: Path) -> list[str]:
@@ -86,7 +105,7 @@ def column_names(path: Path) -> list[str]:
             return list(pq.read_schema(path).names)
         with path.open(encoding="utf-8-sig", newline="") as file:
             return list(csv.DictReader(file).fieldnames or [])
-    except (UnicodeDecodeError, csv.Error, pa.ArrowException) as error:
+    except (UnicodeDecodeError, csv.Error, pa.ArrowException, OSError) as error:
         raise _broken(path, error) from error
 
 
@@ -97,11 +116,13 @@ def read_columns(path: Path, names: Sequence[str]) -> dict[str, list[Any]]:
     known = column_names(path)
     if missing := [name for name in names if name not in known]:
         raise InputError(
-            f"{path}: no column {' and no column '.join(missing)}; its columns are to be {' and '.join(names)}"
+            f"{path}: no column {' and no column '.join(missing)}; its columns are to be {' and '.join(names)}, and it has "
+            f"{', '.join(known) or 'none'}"
         )
     try:
         columns = _csv_columns(path, names) if path.suffix == ".csv" else _parquet_columns(path, names)
-    except (UnicodeDecodeError, csv.Error, pa.ArrowException) as error:
+    # pyarrow tells of damaged pages by a plain OSError.
+    except (UnicodeDecodeError, csv.Error, pa.ArrowException, OSError) as error:
         raise _broken(path, error) from error
     if not columns[names[0]]:
         raise InputError(f"{path}: no rows; write one for each image: {', '.join(names)}")

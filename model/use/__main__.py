@@ -9,6 +9,7 @@ Exit codes: 0 done; 1 an image could not be looked at, the others were; 2 an err
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import sys
 from collections.abc import Sequence
@@ -29,6 +30,8 @@ EXIT_PART, EXIT_INPUT = 1, 2
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command."""
     chosen = _parser().parse_args(arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names of files need not be text
     try:
         status: int = chosen.do(chosen)
     except InputError as error:
