@@ -6,12 +6,14 @@ The process shares this one's terminal, so that answers go to stdout, the rest t
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import tyro
 
@@ -60,7 +62,7 @@ class DatasetOptions(ModelOptions):
 
     dataset: tyro.conf.Positional[str] = ""
     """Name of the data set, or the path of a folder of shards if it holds a slash."""
-    splits: Texts = ()
+    splits: tuple[Literal["train", "val"], ...] = ()
     """train, val; without: both."""
 
 
@@ -168,9 +170,15 @@ def _each(option: str, values: Sequence[str]) -> list[str]:
     return [f"{option}={value}" for value in values]
 
 
+def _begin(parent_pid: int) -> None:
+    # Ctrl-C reaches both: this command ends the process and tells how to go on, a traceback of the process would drown that.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    die_with_parent(parent_pid)
+
+
 def _hand_over(command: Sequence[str]) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "model.use", *command], check=False, preexec_fn=partial(die_with_parent, os.getpid())
+        [sys.executable, "-m", "model.use", *command], check=False, preexec_fn=partial(_begin, os.getpid())
     )
     if done.returncode:
         raise SystemExit(done.returncode if done.returncode > 0 else 128 - done.returncode)

@@ -46,7 +46,7 @@ def writing(path: Path) -> Iterator[None]:
         yield
     except (OSError, SafetensorError) as error:
         # safetensors tells in words alone what the system said; there it is nearly always a full disk.
-        is_full = not isinstance(error, OSError) or error.errno in (errno.ENOSPC, errno.EDQUOT, None)
+        is_full = not isinstance(error, OSError) or error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, None)
         remedy = "free space there" if is_full else "make that a place to write to, or name another"
         raise InputError(
             f"{path}: cannot be written ({error}); {remedy}, then run the same command to go on"

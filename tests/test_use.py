@@ -362,6 +362,7 @@ def test_what_search_is_told_to_mend(inputs: Path, use: Use, tmp_path: Path) -> 
         (["red", "--image", "x.jpg", *about], "one of both"),
         (["--image", tmp_path / "x.jpg", *about], "x.jpg: cannot be read"),
         ([" ", *about], "an empty text"),
+        (["red", "--threshold", "nan", *about], "--threshold nan: give a cosine"),
         (["red", *about[:2], "--shards", tmp_path, *about[4:]], "manifest.json: no such file"),
     ):
         status, _, told = use("search", *arguments)
