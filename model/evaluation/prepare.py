@@ -112,5 +112,8 @@ def _weights_sha256(run: Path) -> str:
         raise InputError(
             f"{run}: not a finished run (it has no done.json); train it to its end or name another (--run)"
         )
-    require_final(run, done)
+    try:
+        require_final(run, done)
+    except InputError as error:
+        raise InputError(f"{error}; train {run} once more, which writes it again, or copy the run again") from error
     return done.model_sha256
