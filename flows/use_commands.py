@@ -5,12 +5,13 @@ The process shares this one's terminal, so that answers go to stdout, the rest t
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -52,7 +53,7 @@ class DatasetOptions(WorkspaceOption):
 
     dataset: Annotated[tyro.conf.Positional[str], named("DATASET")] = ""
     """Name of the data set, or the path of a folder of shards if it holds a slash."""
-    splits: Texts = ()
+    splits: tuple[Literal["train", "val"], ...] = ()
     """train, val; without: both."""
 
 
@@ -162,7 +163,20 @@ def _each(option: str, values: Sequence[str]) -> list[str]:
     return [f"{option}={value}" for value in values]
 
 
+def _leaving_ctrl_c_to_this() -> Callable[[], None]:
+    """Ctrl-C reaches both: this command ends the process and tells how to go on, a traceback of the process would drown that."""
+    end_with_parent = ending_with_parent()
+
+    def begin() -> None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        end_with_parent()
+
+    return begin
+
+
 def _hand_over(command: Sequence[str]) -> None:
-    done = subprocess.run([sys.executable, "-m", "model.use", *command], check=False, preexec_fn=ending_with_parent())
+    done = subprocess.run(
+        [sys.executable, "-m", "model.use", *command], check=False, preexec_fn=_leaving_ctrl_c_to_this()
+    )
     if done.returncode:
         raise SystemExit(done.returncode if done.returncode > 0 else 128 - done.returncode)

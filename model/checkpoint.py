@@ -229,7 +229,13 @@ def load_run(run_dir: Path) -> Run:
             f"{error}; train {run_dir} once more, which writes it again from the last checkpoint, or copy the run again"
         ) from error
     objective = build_objective(config)
-    _load_weights(objective, weights)
+    try:
+        _load_weights(objective, weights)
+    except RuntimeError as error:  # torch names every tensor that is absent or of another shape, line by line
+        first = str(error).splitlines()[1:2] or [str(error)]
+        raise InputError(
+            f"{weights} is not of the model that {run_dir / CONFIG} describes ({first[0].strip()}); copy both from one run"
+        ) from error
     tokenizer = Tokenizer.load(run_dir / TOKENIZER, config.model.text.context_length)
     return Run(objective.eval(), tokenizer, config, record.model_sha256)
 

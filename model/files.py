@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 from collections.abc import Iterator
@@ -44,6 +45,9 @@ def writing(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, SafetensorError) as error:
+        # safetensors tells in words alone what the system said; there it is nearly always a full disk.
+        is_full = not isinstance(error, OSError) or error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, None)
+        remedy = "free space there" if is_full else "make that a place to write to, or name another"
         raise InputError(
-            f"{path}: cannot be written ({error}); free space there, then run the same command to go on"
+            f"{path}: cannot be written ({error}); {remedy}, then run the same command to go on"
         ) from error

@@ -131,8 +131,8 @@ def test_a_table_of_paths_and_labels_is_a_set(tmp_path: Path, ending: str) -> No
     (tmp_path / "set" / f"train.{ending}").unlink()
     # A row without a label is no image of a class without a name.
     for labels, message in (
-        ([*rows["label"][:7], None], "row 8: the label '' is neither one of the 4 names"),
-        ([None] * 8, "no row has a label"),
+        ([*rows["label"][:7], None], "row 8: no label; write the name"),
+        ([None] * 8, "row 1: no label"),
     ):
         write("test", {"path": paths, "label": labels})
         with pytest.raises(InputError, match=message):

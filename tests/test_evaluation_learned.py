@@ -123,7 +123,27 @@ def test_the_sets_own_validation_split_and_metric_are_used(inputs: Path, tmp_pat
     assert found.metric_chance == pytest.approx((0.25 + 1) / 2)
 
 
-@pytest.mark.parametrize("why", ["no split", "switched off", "one class", "one image of each"])
+def write_two_classes(folder: Path) -> Path:
+    """A set for roc_auc whose validation split shows one of its two classes."""
+    for split, labels in (("test", "01"), ("train", "0011"), ("val", "00")):
+        members = [
+            member
+            for number, label in enumerate(labels)
+            for member in (
+                (f"{number}.jpg", picture(("red", "blue")[int(label)], number)),
+                (f"{number}.cls", label.encode()),
+            )
+        ]
+        write_tar(folder / split / "0.tar", members)
+        (folder / split / "nshards.txt").write_text("1")
+    (folder / "classnames.txt").write_text("red\nblue\n")
+    (folder / "metric.txt").write_text("roc_auc")
+    return folder
+
+
+@pytest.mark.parametrize(
+    "why", ["no split", "switched off", "one class", "one image of each", "one class to choose by"]
+)
 def test_what_cannot_be_learned_from_is_skipped_with_a_reason(
     inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], why: str
 ) -> None:
@@ -131,14 +151,17 @@ def test_what_cannot_be_learned_from_is_skipped_with_a_reason(
     if why == "one class":
         members = [(f"{n}.{end}", data) for n in (1, 2) for end, data in (("jpg", picture("red", n)), ("cls", b"0"))]
         write_tar(write_split(folder / "train", 1, 0) / "0.tar", members)
+    elif why == "one class to choose by":
+        folder = write_two_classes(tmp_path / "two/colours")
     elif why != "no split":
         write_split(folder / "train", 1, first=100)
     learned = evaluate(inputs, tmp_path / "out", folder, probe=why != "switched off").learned
     reason = {
-        "no split": "the set has no training split (train/nshards.txt, train/0.tar)",
+        "no split": "the set has no training split (train beside test, in the layout of the set)",
         "switched off": "the configuration says probe = false",
         "one class": "its training split shows 1 class",
         "one image of each": "no class has two training images",
+        "one class to choose by": "its validation images show one class, and roc_auc needs both",
     }[why]
     assert (learned.status, learned.reason, learned.probe) == ("skipped", reason, None)
     assert f"linear probe of colours skipped: {reason}" in capsys.readouterr().out

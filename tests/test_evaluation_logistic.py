@@ -116,3 +116,12 @@ def test_a_class_that_was_not_shown_is_never_chosen(digits: Data) -> None:
 def test_one_class_is_no_classifier() -> None:
     with pytest.raises(ValueError, match="at least two classes, not of 1"):
         Regression.of(torch.randn(4, 3), torch.zeros(4, dtype=torch.long), 3)
+
+
+def test_features_that_are_all_equal_tell_no_class_from_another() -> None:
+    features_ND, labels_N = torch.ones(12, 3), torch.tensor([0, 1, 2, 2] * 3)
+    fits = Regression.of(features_ND, labels_N, 3).fit([1e-6, 1.0])
+    # All that is left to learn is how frequent each class is.
+    for number in range(2):
+        likelihood_NC = fits.logits(number, features_ND).softmax(dim=1)
+        torch.testing.assert_close(likelihood_NC, torch.tensor([[0.25, 0.25, 0.5]]).expand(12, -1), atol=1e-4, rtol=0)

@@ -82,6 +82,24 @@ def test_a_damaged_result_is_none(
     assert all_bytes(out) == all_bytes(undisturbed)
 
 
+@pytest.mark.parametrize("damage", ["a feature", "the metadata", "cut off"])
+def test_damaged_features_are_made_anew(inputs: Path, undisturbed: Path, tmp_path: Path, damage: str) -> None:
+    out = shutil.copytree(undisturbed, tmp_path / "out")
+    for folder in ("results", "measured"):
+        (out / folder / "second.json").unlink()
+    cache = out / "features/second.safetensors"
+    content = bytearray(cache.read_bytes())
+    if damage == "cut off":
+        content = content[:-40]
+    else:
+        place = content.index(b'"about"') + 12 if damage == "the metadata" else len(content) - 100
+        content[place] ^= 0x41
+    cache.write_bytes(content)
+    lines = measure_missing(prepared_in(out, inputs))
+    assert [line for line in lines if line.startswith("embedding second")]
+    assert all_bytes(out) == all_bytes(undisturbed)
+
+
 def test_other_inputs_are_measured_anew(inputs: Path, undisturbed: Path, tmp_path: Path) -> None:
     out = shutil.copytree(undisturbed, tmp_path / "out")
     assert missing(prepared_in(out, inputs)) == []

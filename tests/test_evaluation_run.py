@@ -324,6 +324,16 @@ def test_a_damaged_marker_is_no_evaluation(done: Path, evaluate: Evaluate, input
     assert (done / file).read_bytes() == whole
 
 
+def test_weights_of_another_architecture_are_told_in_one_line(evaluate: Evaluate, tmp_path: Path, inputs: Path) -> None:
+    run = shutil.copytree(inputs / "run", tmp_path / "run")
+    config = json.loads((run / "config.json").read_text())
+    config["model"]["embed_dim"] *= 2
+    (run / "config.json").write_text(json.dumps(config))
+    status, _, complained = evaluate(write_config(tmp_path / "out", []), run)
+    assert status == 2 and len(complained.splitlines()) == 1
+    assert "model.safetensors is not of the model that" in complained and "size mismatch for" in complained
+
+
 @pytest.mark.parametrize(
     ("file", "content", "says"),
     [
@@ -332,7 +342,7 @@ def test_a_damaged_marker_is_no_evaluation(done: Path, evaluate: Evaluate, input
         ("tokenizer.json", None, "tokenizer.json is missing"),
         ("done.json", b"{", "done.json is damaged, or of another version; delete it and train"),
         ("metrics.jsonl", b"{\n", "metrics.jsonl line 1: not a line of metrics"),
-        ("model.safetensors", b"", "model.safetensors is damaged: its sha256"),
+        ("model.safetensors", b"", "is not the one that was recorded; train"),
         ("model.safetensors", None, "model.safetensors is missing"),
     ],
 )

@@ -132,6 +132,9 @@ def test_runs_side_by_side(done: Path, tmp_path: Path, capsys: pytest.CaptureFix
     (tmp_path / "better" / "summary.json").write_text(other.model_dump_json())
     arguments = [str(tmp_path / "both"), str(done / "out"), str(tmp_path / "better")]
     assert compare(arguments) == 0
+    # It was written here and has no done.json, as an evaluation of which a set failed.
+    told = capsys.readouterr().out
+    assert f"warning: {tmp_path / 'better'} is not finished" in told and str(done) not in told
     page = parse((tmp_path / "both" / "compare.html").read_text())
     assert page.text.count("91.7") >= 3 and "pets" in page.text and "mine" in page.text
     charts = [attributes["aria-label"] for attributes in page.all("svg")]

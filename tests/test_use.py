@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
@@ -16,6 +17,7 @@ import torch
 from evaluation_inputs import COLOURS, TEMPLATES, picture, write_run, write_shards, write_tar
 from fastapi.testclient import TestClient
 from PIL import Image, ImageOps
+from safetensors.torch import load_file, save_file
 
 from model.checkpoint import Position, Run, load_run
 from model.data import normalise
@@ -192,6 +194,25 @@ def test_an_image_that_does_not_decode_is_named_and_the_rest_goes_on(inputs: Pat
     assert told.splitlines()[-1] == "2 of 70 images could not be looked at"
 
 
+def test_features_that_are_no_numbers_are_told(inputs: Path, use: Use, tmp_path: Path) -> None:
+    run = shutil.copytree(inputs / "run", tmp_path / "run")
+    weights = load_file(run / "model.safetensors")
+    weights["visual.proj"][:] = torch.nan
+    save_file(weights, run / "model.safetensors")
+    done = json.loads((run / "done.json").read_text())
+    done["model_sha256"] = sha256_file(run / "model.safetensors")
+    (run / "done.json").write_text(json.dumps(done))
+    (tmp_path / "red.png").write_bytes(picture("red", 1, "png"))
+    about = ["--model", run, "--shards", inputs / "shards", "--cache", tmp_path / "cache"]
+    for arguments in (
+        ["classify", tmp_path / "red.png", "--model", run, "--labels", "red,green"],
+        ["search", "--image", tmp_path / "red.png", *about],
+        ["search", "red", *about],
+    ):
+        status, lines, told = use(*arguments)
+        assert (status, lines) == (2, []) and "features that are not finite; the run diverged" in told
+
+
 @pytest.mark.parametrize("to", ["open_clip", "hugging_face"])
 def test_folders_of_other_programs_answer_as_the_run(inputs: Path, use: Use, tmp_path: Path, to: Any) -> None:
     export_weights(inputs / "run", tmp_path / "there", to, "fp32")
@@ -363,6 +384,7 @@ def test_what_search_is_told_to_mend(inputs: Path, use: Use, tmp_path: Path) -> 
         (["red", "--image", "x.jpg", *about], "one of both"),
         (["--image", tmp_path / "x.jpg", *about], "x.jpg: cannot be read"),
         ([" ", *about], "an empty text"),
+        (["red", "--threshold", "nan", *about], "--threshold nan: give a cosine"),
         (["red", *about[:2], "--shards", tmp_path, *about[4:]], "manifest.json: no such file"),
     ):
         status, _, told = use("search", *arguments)

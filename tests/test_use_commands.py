@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -80,6 +84,35 @@ def test_every_option_is_one_of_the_process(
     assert cli.run(["serve", "random", "--labels", "red, green", "--port", "0"]) == 0
     chosen = _parser().parse_args(commands[0])
     assert (chosen.model, chosen.labels, chosen.port) == (workspace / "runs" / "random", "red, green", 0)
+
+
+def test_a_split_that_is_none_is_told_in_the_words_of_the_command(
+    workspace: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.run(["search", "colours", "red", "--model", "random", "--splits", "test"])
+    assert ended.value.code == 2
+    assert "wit search" in capfd.readouterr().err
+
+
+def test_ctrl_c_ends_the_process_too_without_a_traceback(workspace: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "flows.cli", "serve", "random", "--port", "0"]
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env={**os.environ, "WIT_WORKSPACE": str(workspace)},
+        # A shell's job in the background ignores Ctrl-C, and so would this one.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    ) as process:
+        assert process.stdout is not None and process.stderr is not None
+        assert "answers at" in process.stdout.readline()
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: all of its processes get it
+        told = process.stderr.read()
+    assert process.returncode == 130
+    assert "Traceback" not in told and "stopping" in told
 
 
 def test_what_is_missing_is_told(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:

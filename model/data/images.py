@@ -23,16 +23,32 @@ JPEG_MAGIC = b"\xff\xd8"
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 """What is decoded. Pillow knows more, and starts Ghostscript for one of them."""
 
+MOST_PIXELS = 178_956_970
+"""Pillow's own limit (twice MAX_IMAGE_PIXELS), for JPEGs too, which it does not decode here: a header alone can ask for 12 GB."""
+
 Pixels = npt.NDArray[np.uint8]
 
 
 def decode(image: bytes) -> Pixels:
     """RGB pixels (height, width, 3). Raises ValueError or OSError if it cannot be decoded."""
     if image[:2] == JPEG_MAGIC:
+        height, width, *_ = simplejpeg.decode_jpeg_header(image)
+        _check_size(height, width)
         pixels: Pixels = simplejpeg.decode_jpeg(image, colorspace="RGB")
         return pixels
     with Image.open(io.BytesIO(image), formats=FORMATS) as picture:
+        if picture.mode.startswith("I;16"):
+            # Pillow would cut off at 255 what goes to 65535, and nearly all of it would be white.
+            grey = np.asarray(picture) >> 8
+            return np.repeat(grey.astype(np.uint8)[..., None], 3, axis=2)
+        if picture.mode in ("I", "F"):
+            raise ValueError("its pixels have 32 bits, of which none is known to be white; store it with 8 or 16")
         return np.asarray(picture.convert("RGB"))
+
+
+def _check_size(height: int, width: int) -> None:
+    if height * width > MOST_PIXELS:
+        raise ValueError(f"{width} x {height} pixels, more than {MOST_PIXELS:,}")
 
 
 class Decoder:
@@ -54,6 +70,7 @@ class Decoder:
             square_HWC[...] = square(decode(image), self.image_px, at)
             return
         height, width, *_ = simplejpeg.decode_jpeg_header(image)
+        _check_size(height, width)
         if height == width == self.image_px:
             simplejpeg.decode_jpeg(image, colorspace="RGB", buffer=square_HWC)
             return

@@ -19,10 +19,11 @@ from model.evaluation.summary import table
 from model.files import write_text
 
 EXIT_INPUT = 2
+EXIT_INTERRUPTED = 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """0 when the evaluation is there, 2 when something must be mended first."""
+    """0 when the evaluation is there, 2 when something must be mended first, 130 when it was stopped by Ctrl-C."""
     parser = argparse.ArgumentParser(prog="python -m model.evaluation", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("out", type=Path, help="folder of the evaluation; holds config.json")
     parser.add_argument("--run", type=Path, required=True, help="folder of a finished run")
@@ -43,6 +44,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_INPUT
+    except KeyboardInterrupt:
+        print("stopped; what was measured is kept, the same command goes on", file=sys.stderr)
+        return EXIT_INTERRUPTED
     print(table(summary))
     print(f"report: {chosen.out / 'report.html'}")
     return 0

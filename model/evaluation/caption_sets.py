@@ -8,7 +8,7 @@ from pathlib import Path
 from model.data.shards import Folder
 from model.errors import InputError
 from model.evaluation.images import ImageRef
-from model.evaluation.names import fill
+from model.evaluation.names import dataset_type, fill
 from model.evaluation.registry import KnownSet, find
 from model.evaluation.samples import IMAGE_ENDINGS, digest_of
 from model.evaluation.shards import Pair
@@ -31,8 +31,7 @@ class CaptionSet:
 
 def is_caption_set(folder: Path) -> bool:
     """Whether `dataset_type.txt` says so."""
-    kind = folder / "dataset_type.txt"
-    return kind.is_file() and kind.read_text().strip() == "retrieval"
+    return dataset_type(folder) == "retrieval"
 
 
 def read_caption_set(folder: Path) -> CaptionSet:
@@ -59,7 +58,13 @@ def _read_tar(tar: Path) -> list[Pair]:
             raise InputError(
                 f"{tar}: key {key!r} has no {missing}; a sample is KEY.jpg and KEY.txt, one caption a line"
             )
-        text = ImageRef(folder, tar.name, files["txt"].offset_data, files["txt"].size).read().decode("utf-8", "replace")
+        stored = ImageRef(folder, tar.name, files["txt"].offset_data, files["txt"].size).read()
+        try:
+            text = stored.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise InputError(
+                f"{tar}: key {key!r} has captions that are not UTF-8 ({error}); write them anew"
+            ) from error
         captions = tuple(dict.fromkeys(line.strip() for line in text.splitlines() if line.strip()))
         if not captions:
             raise InputError(f"{tar}: key {key!r} has no caption in its .txt; write one a line")

@@ -21,6 +21,7 @@ from model.evaluation.exports import as_csv, markdown
 from model.evaluation.multilabel_results import MultilabelResult
 from model.evaluation.page import environment
 from model.evaluation.paper_charts import Shots, Size, scaling, shots
+from model.evaluation.prepare import MARKER
 from model.evaluation.reference import paper
 from model.evaluation.results import ProbedSet, SetResult
 from model.evaluation.summary import Row, Summary
@@ -49,6 +50,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = parser.parse_args(arguments)
     try:
         summaries = [read_summary(folder) for folder in chosen.evaluations]
+        for folder in chosen.evaluations:
+            if not (folder / MARKER).is_file():
+                print(
+                    f"warning: {folder} is not finished ({MARKER} is absent): compared is its last report; to measure what "
+                    "is missing, evaluate again"
+                )
         compare(chosen.out, summaries)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)

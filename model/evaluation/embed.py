@@ -27,7 +27,7 @@ MAX_UNREADABLE_SHARE = 0.01
 PART_IMAGES = 2_048
 """What a kill costs at most."""
 TOKENS_AT_ONCE = 16_384
-CACHED = "features before and after the projection"
+CACHED = "features before and after the projection, with their digest"
 """Part of the key: a cache that holds less is none."""
 
 

@@ -78,4 +78,8 @@ def _classes(root: Path) -> list[Path]:
 
 
 def _images(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower().lstrip(".") in IMAGE_ENDINGS)
+    named = sorted(path for path in folder.rglob("*") if path.suffix.lower().lstrip(".") in IMAGE_ENDINGS)
+    files = [path for path in named if not path.is_dir()]
+    if lost := next((path for path in files if not path.is_file()), None):
+        raise InputError(f"{lost}: no file, or a link to none; bring the image there or remove it")
+    return files

@@ -77,6 +77,10 @@ def read_groups(folder: Path, layout: Layout[LabelledImage]) -> Groups | None:
     taken = [*layout.class_names.words, *groups.extra_classes]
     if twice := sorted({name for name in taken if taken.count(name) > 1 and name in groups.extra_classes}):
         raise InputError(f"{path}: {twice[0]!r} is a class twice, of the set or of the categories; remove one")
-    if empty := [name for name, words in plan.categories.items() if not words]:
-        raise InputError(f"{path}: the category {empty[0]!r} has no class; write some or remove it")
+    if empty := [
+        name for name, words in plan.categories.items() if not all(word.strip() for word in words) or not words
+    ]:
+        raise InputError(
+            f"{path}: the category {empty[0]!r} has no class, or one without a name; write some or remove it"
+        )
     return groups

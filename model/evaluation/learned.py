@@ -63,7 +63,7 @@ def measure_learned(
     if not config.probe:
         return LearnedResult(status="skipped", reason="the configuration says probe = false"), None
     if found.train is None:
-        reason = "the set has no training split (train/nshards.txt, train/0.tar)"
+        reason = "the set has no training split (train beside test, in the layout of the set)"
         return LearnedResult(status="skipped", reason=reason), None
     train, lost = _embed(found, "train", found.train, embedder, features, say)
     if found.val is None:
@@ -75,6 +75,9 @@ def measure_learned(
     shown = len(set(train.after.labels_N.tolist()))
     if shown < 2 or not val.keys:
         reason = f"its training split shows {shown} class" if shown < 2 else "no class has two training images"
+        return LearnedResult(status="skipped", reason=reason, unreadable=lost), None
+    if found.metric == "roc_auc" and len(set(val.after.labels_N.tolist())) < 2:
+        reason = "its validation images show one class, and roc_auc needs both"
         return LearnedResult(status="skipped", reason=reason, unreadable=lost), None
     test = _Part.of(found.test, tested, embedder.device)
     classes, labels_N = len(found.class_names), test.after.labels_N

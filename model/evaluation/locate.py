@@ -58,8 +58,8 @@ def read_sets(folders: Iterable[str | Path]) -> FoundSets:
     for folder in _expanded(folders):
         try:
             found = _read(folder)
-        except InputError as error:
-            sets.skipped.append(SkippedSet(name=folder.name, reason=str(error)))
+        except (InputError, OSError) as error:
+            sets.skipped.append(SkippedSet(name=folder.name, reason=_reason(folder, error)))
             continue
         if found.name in sets.digests or found.name in RESERVED_NAMES:
             raise InputError(
@@ -80,9 +80,35 @@ def read_sets(folders: Iterable[str | Path]) -> FoundSets:
 
 
 def _read(folder: Path) -> EvaluationSet | MultilabelSet | CaptionSet:
+    found: EvaluationSet | MultilabelSet | CaptionSet
     if is_caption_set(folder):
-        return read_caption_set(folder)
-    return read_multilabel_set(folder) if is_multilabel(folder) else read_set(folder)
+        found = read_caption_set(folder)
+    else:
+        found = read_multilabel_set(folder) if is_multilabel(folder) else read_set(folder)
+    _check_names(found)
+    return found
+
+
+def _reason(folder: Path, error: InputError | OSError) -> str:
+    """Why a set is skipped: what a reader says, or what the system says of one of its files (no permission, a broken disk)."""
+    if isinstance(error, InputError):
+        return str(error)
+    return f"{error.filename or folder}: cannot be read ({error.strerror or error}); mend or copy the set again"
+
+
+def _check_names(found: EvaluationSet | MultilabelSet | CaptionSet) -> None:
+    """Raises InputError for names of files that are no text: no result could be written that tells them."""
+    if isinstance(found, CaptionSet):
+        told = [pair.key for pair in found.pairs]
+    else:
+        told = [*found.class_names, *(sample.key for sample in found.samples)]
+        for split in (found.train, found.val):
+            told += [sample.key for sample in split.samples] if split is not None else []
+    for name in told:
+        try:
+            name.encode()
+        except UnicodeEncodeError as error:
+            raise InputError(f"{found.name}: the name {name!r} is not UTF-8; rename the file or folder") from error
 
 
 def _expanded(folders: Iterable[str | Path]) -> list[Path]:

@@ -142,7 +142,7 @@ class _Problem:
     def __call__(self, points_PK: Tensor, problem_P: Tensor) -> tuple[Tensor, Tensor]:
         images, problems = len(self.images_NR), len(points_PK)
         points_PCR = points_PK.view(problems, self.classes, -1)
-        weight_QR = points_PCR[..., :-1].reshape(problems * self.classes, -1)
+        weight_QR = points_PCR[..., :-1].reshape(problems * self.classes, points_PCR.shape[2] - 1)
         bias_Q = points_PCR[..., -1].reshape(-1)
         loss_P = torch.zeros(problems, dtype=torch.float64, device=points_PK.device)
         slope_QR, slope_Q = torch.zeros_like(weight_QR), torch.zeros_like(bias_Q)
@@ -168,7 +168,8 @@ class _Problem:
         """The diagonal at a point where all classes are equally likely, but for the factor N."""
         spread = (1 - 1 / self.classes) / self.classes
         weight_PR = 1 / (spread * squares_R + self.penalty_P[:, None])
-        bias_P1 = torch.full_like(weight_PR[:, :1], 1 / (spread * len(self.images_NR)))
+        # Not like the weights, of which there are none where all features are equal.
+        bias_P1 = self.penalty_P.new_full((len(self.penalty_P), 1), 1 / (spread * len(self.images_NR)))
         return torch.cat([weight_PR, bias_P1], dim=1).repeat(1, self.classes).to(self.images_NR.dtype)
 
 

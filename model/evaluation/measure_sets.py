@@ -12,6 +12,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from model.errors import InputError
 from model.evaluation.embed import Say, check_readable
 from model.evaluation.fairness import Fairness, fairness_of
 from model.evaluation.feature_cache import Embedded
@@ -70,6 +71,11 @@ def measure_set(found: EvaluationSet, evaluation: Evaluation, subject: Subject, 
     config, features = evaluation.config, evaluation.features
     embedder, objective = subject.embedder, subject.objective
     embedded = Wanted.of_split(features, found.name, found.test).by(embedder, say)
+    if found.metric == "roc_auc" and len({found.samples[row].label for row in embedded.rows}) < 2:
+        raise InputError(
+            f"{found.name}: the images that can be read show one class, and roc_auc needs both; copy the set again or write "
+            "another metric into metric.txt"
+        )
     learn = partial(measure_learned, found, embedded, embedder=embedder, features=features, config=config, say=say)
     reference = reference_of(found.known, subject.tower)
     if objective.zero_shot == "none":

@@ -22,7 +22,16 @@ from model.evaluation.multilabel_samples import (
 )
 from model.evaluation.names import Words
 from model.evaluation.samples import IMAGE_ENDINGS, SPLITS, Layout, Split
-from model.evaluation.tables import class_numbers, column_names, image_of, number_of, read_columns, table_of, word_of
+from model.evaluation.tables import (
+    class_numbers,
+    column_names,
+    image_of,
+    number_of,
+    path_in,
+    read_columns,
+    table_of,
+    word_of,
+)
 from model.evaluation.wds import is_wds_split, members_of, names_of, tars_of
 from model.files import sha256_file
 
@@ -72,7 +81,7 @@ def read_multilabel_wds(folder: Path, own: Words | None, packaged: Words | None)
 def _rows(table: Path) -> list[tuple[str, list[str], list[str]]]:
     has_ignored = IGNORED_FIELD in column_names(table)
     columns = read_columns(table, ["path", LABELS_FIELD, IGNORED_FIELD] if has_ignored else ["path", LABELS_FIELD])
-    paths = [str(path) for path in columns["path"]]
+    paths = [path_in(f"{table} row {line}", path) for line, path in enumerate(columns["path"], 1)]
     ignored = [_parts(cell) for cell in columns[IGNORED_FIELD]] if has_ignored else [[] for _ in paths]
     return list(zip(paths, map(_parts, columns[LABELS_FIELD]), ignored, strict=True))
 
@@ -123,8 +132,10 @@ def _marks(where: str, ending: str, stored: bytes, names: Words) -> Marks:
     if ending == "json":
         return _listed(where, marks, names)
     if len(marks) != len(names.words) or set(marks) - {0, 1}:
+        odd = next((mark for mark in marks if mark not in (0, 1)), None)
+        also = f", one of them {odd!r}" if odd is not None else ""
         raise InputError(
-            f"{where} has {len(marks)} marks in its .{ending}; write one for each of the {len(names.words)} names of "
+            f"{where} has {len(marks)} marks in its .{ending}{also}; write one for each of the {len(names.words)} names of "
             f"{names.source}: 1 for a class that it shows, else 0"
         )
     return [label for label, mark in enumerate(marks) if mark], []

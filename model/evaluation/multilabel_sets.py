@@ -9,7 +9,7 @@ from model.errors import InputError
 from model.evaluation.groups import FILE as FAIRNESS_FILE
 from model.evaluation.multilabel_layouts import is_multilabel_table, read_multilabel_table, read_multilabel_wds
 from model.evaluation.multilabel_samples import MultilabelImage
-from model.evaluation.names import Words, lines, own_class_names, packaged_class_names, templates_of
+from model.evaluation.names import Words, dataset_type, lines, own_class_names, packaged_class_names, templates_of
 from model.evaluation.registry import find
 from model.evaluation.samples import Layout, digest_of
 from model.evaluation.sets import ImageSet
@@ -27,9 +27,8 @@ class MultilabelSet(ImageSet[MultilabelImage]):
 
 def is_multilabel(folder: Path) -> bool:
     """Whether a folder holds such a set: `dataset_type.txt` says so, its table has `labels`, or it is a kit of Pascal VOC."""
-    kind = folder / "dataset_type.txt"
-    if kind.is_file():
-        return kind.read_text().strip() == "multilabel"
+    if kind := dataset_type(folder):
+        return kind == "multilabel"
     return folder.is_dir() and (is_multilabel_table(folder) or bool(voc_folders(folder)))
 
 

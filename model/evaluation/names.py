@@ -16,6 +16,7 @@ from model.evaluation.registry import OTHER_DOMAIN, KnownSet, domain_templates
 
 CLASS_NAMES = "classnames.txt"
 TEMPLATES = "zeroshot_classification_templates.txt"
+DATASET_TYPE = "dataset_type.txt"
 IMAGENET_CLASSES = 1_000
 PLACES = ("{c}", "{}")
 _PLACE = re.compile("|".join(map(re.escape, PLACES)))
@@ -82,6 +83,12 @@ def templates_of(folder: Path, known: KnownSet | None) -> Words:
     return Words(domain_templates()[domain], f"our default for {domain} images")
 
 
+def dataset_type(folder: Path) -> str:
+    """What `dataset_type.txt` says, "" if there is none. What is not UTF-8 in it becomes a word that no kind of set has."""
+    path = folder / DATASET_TYPE
+    return path.read_text(encoding="utf-8", errors="replace").strip() if path.is_file() else ""
+
+
 def plain(name: str) -> str:
     """A name without case, blanks and punctuation, for comparison."""
     return re.sub(r"[^a-z0-9]", "", name.lower())
@@ -93,6 +100,8 @@ def lines(path: Path, remedy: str) -> list[str]:
         found = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file; write it: {remedy}") from error
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); it is to be a text file: {remedy}") from error
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not UTF-8 ({error}); save it as UTF-8") from error
     while found and not found[-1]:

@@ -18,7 +18,7 @@ from model.evaluation.shards import Pair, Shards, first_pairs, read_shards
 from model.evaluation.summary import Inputs, Summary
 from model.files import sha256_file
 
-VERSION = 4
+VERSION = 5
 """Raised when the code changes what it writes."""
 
 MARKER = "done.json"
@@ -112,5 +112,8 @@ def _weights_sha256(run: Path) -> str:
         raise InputError(
             f"{run}: not a finished run (it has no done.json); train it to its end or name another (--run)"
         )
-    require_final(run, done)
+    try:
+        require_final(run, done)
+    except InputError as error:
+        raise InputError(f"{error}; train {run} once more, which writes it again, or copy the run again") from error
     return done.model_sha256

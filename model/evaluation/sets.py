@@ -10,7 +10,15 @@ from model.errors import InputError
 from model.evaluation.folders import classes_in, read_image_folder
 from model.evaluation.groups import Groups, read_groups
 from model.evaluation.metrics import METRICS, Metric
-from model.evaluation.names import fill, lines, own_class_names, packaged_class_names, templates_of
+from model.evaluation.names import (
+    DATASET_TYPE,
+    dataset_type,
+    fill,
+    lines,
+    own_class_names,
+    packaged_class_names,
+    templates_of,
+)
 from model.evaluation.registry import KnownSet, find
 from model.evaluation.samples import LabelledImage, Layout, SampleT, Split, digest_of
 from model.evaluation.tables import is_table, read_table
@@ -77,16 +85,21 @@ def read_set(folder: Path) -> EvaluationSet:
             "(classnames.txt, zeroshot_classification_templates.txt, test/0.tar), of folders of images (test/CLASS/1.jpg), "
             "with a table (test.csv: path, label) or of a data set of torchvision"
         )
-    kind = folder / "dataset_type.txt"
-    if kind.is_file() and kind.read_text().strip() not in ("", "classification"):
+    kind = dataset_type(folder)
+    if kind not in ("", "classification"):
         raise InputError(
-            f"{kind}: {kind.read_text().strip()!r} cannot be measured here; only classification, multilabel and retrieval "
+            f"{folder / DATASET_TYPE}: {kind!r} cannot be measured here; only classification, multilabel and retrieval "
             "sets can"
         )
     known = find(folder.resolve().name)
     layout = _read(folder, known)
     templates = templates_of(folder, known)
     classes = len(layout.class_names.words)
+    if classes < 2:
+        raise InputError(
+            f"{folder}: its one class is {layout.class_names.words[0]!r}, and any image would be it for certain; a set has two "
+            "classes at least"
+        )
     metric = _metric(folder / "metric.txt", known, classes, layout.test)
     groups = read_groups(folder, layout)
     splits = [layout.test.digest, *(split.digest if split else None for split in (layout.train, layout.val))]

@@ -144,6 +144,12 @@ def table(summary: Summary) -> str:
         interval = f"{100 * share.low:.1f} to {100 * share.high:.1f}"
         lines.append(f"{name:<{width}}  {100 * share.value:>10.1f}  {interval:<13}  {100 * chance:>8.1f}")
     lines += [
+        f"{found.name or 'retrieval'}: {len(found.unreadable)} of {found.images + len(found.unreadable)} images cannot be read "
+        f"and are left out, the first is {found.unreadable[0].key} ({found.unreadable[0].reason})"
+        for found in found_by
+        if found.unreadable
+    ]
+    lines += [
         f"linear probe of {found.name} skipped: {found.learned.reason}"
         for found in (*summary.every_set, *summary.multilabel)
         if found.learned.status == "skipped"

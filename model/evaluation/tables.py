@@ -44,11 +44,8 @@ def read_table(folder: Path, own: Words | None, packaged: Words | None) -> Layou
 def class_numbers(
     labels: set[str], table: Path, own: Words | None, packaged: Words | None
 ) -> tuple[Words, dict[str, int]]:
-    """The classes, and the number of each label, which is a class name or the number itself. Raises InputError.
-
-    An empty label makes no class; `number_of` refuses it.
-    """
-    names, labels = own, labels - {""}
+    """The classes, and the number of each label, which is a class name or the number itself. Raises InputError."""
+    names = own
     if names is None and not labels:
         raise InputError(f"{table}: no row has a label; write the class of each image")
     if names is None and all(label.isdecimal() for label in labels):
@@ -81,7 +78,26 @@ def table_of(folder: Path, split: str) -> Path | None:
 
 def _rows(path: Path) -> list[Row]:
     columns = read_columns(path, COLUMNS)
-    return [(str(found), word_of(label)) for found, label in zip(*columns.values(), strict=True)]
+    rows = []
+    for line, (found, label) in enumerate(zip(*columns.values(), strict=True), 1):
+        if isinstance(label, list):
+            raise InputError(
+                f"{path} row {line}: the label is a list; write one, or name the column labels if images show several classes"
+            )
+        word = word_of(label)
+        if not word:
+            raise InputError(
+                f"{path} row {line}: no label; write the name or the number of its class, or remove the row"
+            )
+        rows.append((path_in(f"{path} row {line}", found), word))
+    return rows
+
+
+def path_in(where: str, cell: Any) -> str:
+    """The path that a row names. Raises InputError if it names none."""
+    if not word_of(cell):
+        raise InputError(f"{where}: no path; write that of its image, or remove the row")
+    return str(cell)
 
 
 def column_names(path: Path) -> list[str]:
@@ -91,7 +107,7 @@ def column_names(path: Path) -> list[str]:
             return list(pq.read_schema(path).names)
         with path.open(encoding="utf-8-sig", newline="") as file:
             return list(csv.DictReader(file).fieldnames or [])
-    except (UnicodeDecodeError, csv.Error, pa.ArrowException) as error:
+    except (UnicodeDecodeError, csv.Error, pa.ArrowException, OSError) as error:
         raise _broken(path, error) from error
 
 
@@ -102,11 +118,13 @@ def read_columns(path: Path, names: Sequence[str]) -> dict[str, list[Any]]:
     known = column_names(path)
     if missing := [name for name in names if name not in known]:
         raise InputError(
-            f"{path}: no column {' and no column '.join(missing)}; its columns are to be {' and '.join(names)}"
+            f"{path}: no column {' and no column '.join(missing)}; its columns are to be {' and '.join(names)}, and it has "
+            f"{', '.join(known) or 'none'}"
         )
     try:
         columns = _csv_columns(path, names) if path.suffix == ".csv" else _parquet_columns(path, names)
-    except (UnicodeDecodeError, csv.Error, pa.ArrowException) as error:
+    # pyarrow tells of damaged pages by a plain OSError.
+    except (UnicodeDecodeError, csv.Error, pa.ArrowException, OSError) as error:
         raise _broken(path, error) from error
     if not columns[names[0]]:
         raise InputError(f"{path}: no rows; write one for each image: {', '.join(names)}")

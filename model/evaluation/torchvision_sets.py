@@ -13,24 +13,44 @@ from __future__ import annotations
 
 import inspect
 import io
+import pickle
+import struct
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from pydantic import ValidationError
 
 from model.errors import InputError
+from model.evaluation.images import UnreadableError
 from model.evaluation.names import CLASS_NAMES, Words
 from model.evaluation.registry import KnownSet, TorchvisionSource
 from model.evaluation.samples import LabelledImage, Layout, Split, split_of
 from model.files import sha256_file
 
 FILE = "torchvision.toml"
+PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
 LABELS = ("targets", "labels", "_labels", "y")
 """Where the classes of torchvision keep the labels; without one of these each image is decoded for its own."""
+
+
+BROKEN = (
+    RuntimeError,
+    OSError,
+    ValueError,
+    TypeError,
+    ImportError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    EOFError,
+    pickle.PickleError,
+    struct.error,
+)
+"""What torchvision raises where files are absent or broken: it differs from class to class."""
 
 
 @dataclass(frozen=True)
@@ -41,11 +61,17 @@ class TorchvisionImage:
     number: int
 
     def read(self) -> bytes:
-        """As a PNG that loses nothing, for what reads images reads bytes."""
-        picture, _ = self.dataset[self.number]
+        """As a PNG that loses nothing, for what reads images reads bytes. Raises UnreadableError."""
         buffer = io.BytesIO()
-        whole = picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
-        whole.save(buffer, "PNG", compress_level=0)
+        try:
+            picture, _ = self.dataset[self.number]
+            whole = picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
+            # A PNG has no CMYK and the like.
+            (whole if whole.mode in PNG_MODES else whole.convert("RGB")).save(buffer, "PNG", compress_level=0)
+        except (*BROKEN, Image.DecompressionBombError) as error:
+            # Pillow's own message may hold an address in memory, which differs from run to run.
+            told = "not an image that can be decoded" if isinstance(error, UnidentifiedImageError) else _told(error)
+            raise UnreadableError(told) from error
         return buffer.getvalue()
 
 
@@ -57,8 +83,11 @@ def torchvision_source(folder: Path, known: KnownSet | None) -> TorchvisionSourc
     try:
         return TorchvisionSource.model_validate(tomllib.loads(path.read_text("utf-8")))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, ValidationError) as error:
+        told = str(error)
+        if isinstance(error, ValidationError):
+            told = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
         raise InputError(
-            f'{path}: {error}; write class = "NAME" and, for each of test, train and val, what it is called with'
+            f'{path}: {told}; write class = "NAME" and, for each of test, train and val, what it is called with'
         ) from error
 
 
@@ -90,12 +119,15 @@ def _make(make: Callable[..., Any], folder: Path, fields: Mapping[str, Any]) -> 
     fixed = {name: value for name, value in (("root", folder), ("download", False)) if name in known}
     try:
         return make(**{**fields, **fixed})
-    # What torchvision raises where files are absent or broken differs from class to class.
-    except (RuntimeError, OSError, ValueError, TypeError, ImportError) as error:
+    except BROKEN as error:
         raise InputError(
-            f"{folder}: torchvision cannot read {getattr(make, '__name__', make)} there ({error}); fetch it with torchvision "
-            f"into this folder, or mend {FILE}"
+            f"{folder}: torchvision cannot read {getattr(make, '__name__', make)} there ({_told(error)}); fetch it with "
+            f"torchvision into this folder, or mend {FILE}"
         ) from error
+
+
+def _told(error: Exception) -> str:
+    return str(error) or type(error).__name__
 
 
 def _names(dataset: Any) -> Words | None:
@@ -105,7 +137,16 @@ def _names(dataset: Any) -> Words | None:
 
 def _split(split: str, dataset: Any, folder: Path, names: Words, digests: list[str]) -> Split[LabelledImage]:
     labels = next((getattr(dataset, name) for name in LABELS if hasattr(dataset, name)), None)
-    numbers = [int(label) for label in (labels if labels is not None else (dataset[i][1] for i in range(len(dataset))))]
+    try:
+        told = labels if labels is not None else (dataset[number][1] for number in range(len(dataset)))
+        numbers = [int(label) for label in told]
+    except BROKEN as error:
+        raise InputError(
+            f"{folder}: torchvision tells no class of each image of {split} ({_told(error)}); name a data set with one label an "
+            f"image in {FILE}, or fetch it again"
+        ) from error
+    if not numbers:
+        raise InputError(f"{folder}: {split} has no images; fetch it with torchvision into this folder, or mend {FILE}")
     if wrong := sorted({label for label in numbers if not 0 <= label < len(names.words)}):
         raise InputError(
             f"{folder}: {split} has the label {wrong[0]}, but {names.source} names {len(names.words)} classes (0 to "

@@ -55,12 +55,14 @@ def tars_of(folder: Path) -> list[Path]:
     text = "".join(lines(count_file, "the number of tars, one integer"))
     if not text.isdecimal() or int(text) == 0:
         raise InputError(f"{count_file}: {text!r} is not a number of tars; write one integer above 0")
-    tars = [folder / f"{index}.tar" for index in range(int(text))]
-    for tar in tars:
+    tars: list[Path] = []
+    for index in range(int(text)):  # one by one: the number may be any
+        tar = folder / f"{index}.tar"
         if not tar.is_file():
             raise InputError(
                 f"{tar}: no such file, but {count_file} says {text} tars; copy it there or mend the number"
             )
+        tars.append(tar)
     return tars
 
 

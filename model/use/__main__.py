@@ -3,13 +3,16 @@
 A model is the folder of a run, or one in the format of open_clip, Hugging Face or OpenAI. Answers are lines on stdout, or with
 --json one JSON object a line; what is told besides goes to stderr.
 
-Exit codes: 0 done; 1 an image could not be looked at, the others were; 2 an error that is yours to mend, in one line on stderr.
+Exit codes: 0 done; 1 an image could not be looked at, the others were; 2 an error that is yours to mend, in one line on stderr;
+130 stopped by Ctrl-C.
 """
 
 from __future__ import annotations
 
 import argparse
+import io
 import json
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -23,17 +26,22 @@ from model.use.index import IndexPart, complete_index, index_parts
 from model.use.loading import Loaded, load_model
 from model.use.search import export_embeddings, lines, query_of_image, query_of_text, save_images, search
 
-EXIT_PART, EXIT_INPUT = 1, 2
+EXIT_PART, EXIT_INPUT, EXIT_INTERRUPTED = 1, 2, 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command."""
     chosen = _parser().parse_args(arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names of files need not be text
     try:
         status: int = chosen.do(chosen)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_INPUT
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on", file=sys.stderr)
+        return EXIT_INTERRUPTED
     return status
 
 
@@ -145,6 +153,8 @@ def _search(chosen: argparse.Namespace) -> int:
         raise InputError("give a text to search for, or an image (--image FILE), one of both")
     if chosen.top < 1:
         raise InputError(f"--top {chosen.top}: tell one image at least")
+    if math.isnan(chosen.threshold):
+        raise InputError("--threshold nan: give a cosine, -1 to 1")
     if len(chosen.model) != 1:
         raise InputError("search with one model")
     shards, (loaded,), (parts,) = _indexed(chosen)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from model.errors import InputError
 from model.evaluation.classifier_file import Classifier
+from model.evaluation.embed import check_finite
 from model.evaluation.images import FileImage
 from model.evaluation.passes import Progress, judged_parts
 from model.use.loading import BATCH, Loaded
@@ -70,7 +71,10 @@ def read_labels(path: Path) -> list[str]:
 
 
 def classify(loaded: Loaded, classifier: Classifier, images: Sequence[Path], top: int) -> Iterator[Answer]:
-    """An answer for each image, in order, so many at a time; one that cannot be decoded is no reason to stop."""
+    """An answer for each image, in order, so many at a time; one that cannot be decoded is no reason to stop.
+
+    Raises InputError where the model gives features that are not finite.
+    """
     refs = [(str(path), FileImage(path)) for path in images]
     parts = [refs[start : start + BATCH] for start in range(0, len(refs), BATCH)]
     embedder = loaded.embedder
@@ -86,7 +90,9 @@ def classify(loaded: Loaded, classifier: Classifier, images: Sequence[Path], top
     for part, judged in zip(parts, passing, strict=True):
         answers = {found.key: Answer(found.key, (), found.reason) for found in judged.unreadable}
         if judged.rows:
-            probability_NC = classifier.probabilities(judged.found[0][-1])
+            features_ND = judged.found[0][-1]
+            check_finite("the images", features_ND)
+            probability_NC = classifier.probabilities(features_ND)
             best_NC, label_NC = probability_NC.sort(dim=1, descending=True, stable=True)
             for row, best, labels in zip(judged.rows, best_NC.tolist(), label_NC.tolist(), strict=True):
                 names = [classifier.class_names[label] for label in labels[:top]]

@@ -135,7 +135,7 @@ def read_vectors(part: IndexPart) -> Vectors | None:
                 return None
             unreadable = [Unreadable.model_validate(found) for found in about["unreadable"]]
             return Vectors(file.get_tensor("features"), file.get_tensor("rows").tolist(), unreadable)
-    except SafetensorError:
+    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError):
         return None  # not one of ours, or damaged: it is embedded anew and written over
 
 

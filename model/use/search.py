@@ -24,7 +24,7 @@ from model.data import normalise
 from model.data.manifest import ShardEntry
 from model.data.shards import REBUILD, read_index
 from model.errors import InputError
-from model.evaluation.embed import Embedder
+from model.evaluation.embed import Embedder, check_finite
 from model.evaluation.images import UnreadableError
 from model.evaluation.passes import Say
 from model.evaluation.shards import Shards
@@ -66,7 +66,7 @@ def query_of_image(embedder: Embedder, path: Path) -> Tensor:
 
 
 def query_of_bytes(embedder: Embedder, data: bytes, name: str) -> Tensor:
-    """Unit vector (D,) of an encoded image. Raises InputError if it cannot be decoded."""
+    """Unit vector (D,) of an encoded image. Raises InputError if it cannot be decoded, or its features are not finite."""
     try:
         square_HWC = upright_pixels(data, embedder.image_px)
     except UnreadableError as error:
@@ -74,6 +74,7 @@ def query_of_bytes(embedder: Embedder, data: bytes, name: str) -> Tensor:
     with torch.inference_mode():
         image_BCHW = normalise(torch.from_numpy(square_HWC.copy())[None].to(embedder.device))
         _, feature_BD = embedder.towers.encode_image_twice(image_BCHW)
+    check_finite(name, feature_BD)
     return functional.normalize(feature_BD[0].float().cpu(), dim=0)
 
 
