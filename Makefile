@@ -17,7 +17,7 @@ demo: $(STAMP) ## From the web to a zero-shot classifier on the embedded tiny we
 	$(BIN)/wit demo
 
 test: $(STAMP) ## Run all tests
-	$(BIN)/pytest --numprocesses=logical --maxprocesses=4 --dist=loadfile --no-loadscope-reorder
+	$(BIN)/pytest --numprocesses=auto --dist=loadfile --no-loadscope-reorder
 
 check: $(STAMP) ## Format, lint, types, imports between the layers
 	$(BIN)/ruff format --check .

@@ -33,6 +33,7 @@ BIN = Path(sys.executable).parent
 SERVER_START_S = 120
 SHARED_VARIABLE = "WIT_TESTS_SHARED"  # names the folder that all processes of one test run share
 SERVER_FILE = "prefect-server.json"
+MOST_PROCESSES = 4  # each may start Prefect, Chromium and processes that train
 # Begun first where files are shared out to several processes, so that none of them is left for the end.
 LONG_FILES = (
     "test_walk",
@@ -43,6 +44,11 @@ LONG_FILES = (
     "test_balanced_flow",
     "test_download",
 )
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than there are cores: a third of the tests' time is waiting for servers, deadlines and processes."""
+    return min(len(os.sched_getaffinity(0)) + 1, MOST_PROCESSES)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
