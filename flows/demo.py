@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,15 +105,20 @@ def _example_url(space: Workspace, recipe: Recipe) -> str:
     return str(samples["url"][0].as_py())
 
 
+def _told(row: Mapping[str, Any]) -> str:
+    """A set in a line; the probe where it was measured, else the evaluation's own lines have said why not."""
+    probe = row["probe_percent"]
+    return (
+        f"  {row['set']:<20} {row['accuracy_percent']:.1f} % right "
+        f"[{row['low_percent']:.1f}, {row['high_percent']:.1f}], by chance {row['chance_percent']:.1f} %"
+        + ("" if probe is None else f"; a linear probe, which is shown labelled pictures: {probe:.1f} %")
+    )
+
+
 def _ending(folder: Path, workspace_option: str, recipe: Recipe, seconds: float) -> str:
     space = Workspace.at(workspace_option)
     rows: list[dict[str, Any]] = json.loads((folder / "summary.json").read_text(encoding="utf-8"))["rows"]
-    table = "\n".join(
-        f"  {row['set']:<20} {row['accuracy_percent']:.1f} % right "
-        f"[{row['low_percent']:.1f}, {row['high_percent']:.1f}], by chance {row['chance_percent']:.1f} %; "
-        f"a linear probe, which is shown labelled pictures: {row['probe_percent']:.1f} %"
-        for row in rows
-    )
+    table = "\n".join(map(_told, rows))
     workspace = f" --workspace {shlex.quote(workspace_option)}" if workspace_option else ""
     port = recipe.dataset.source.tiny_web.base_port
     web = "" if port == TinyWebConfig().base_port else f" --base-port {port} "

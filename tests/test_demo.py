@@ -33,9 +33,11 @@ def test_the_commands_at_the_end_are_understood(tmp_path: Path) -> None:
     samples = space / "datasets" / "tiny" / "shards" / "train" / "samples.parquet"
     samples.parent.mkdir(parents=True)
     pq.write_table(pa.table({"url": ["http://127.0.0.1:9700/a.jpg"]}), samples)
-    (tmp_path / "summary.json").write_text(json.dumps({"rows": [ROW]}))
+    unprobed = {**ROW, "set": "tiny-web-seen", "probe_percent": None}
+    (tmp_path / "summary.json").write_text(json.dumps({"rows": [ROW, unprobed]}))
     recipe = _recipe(DemoOptions(base_port=9700))
     told = _ending(tmp_path, str(space), recipe, 61)
+    assert told.count("83.0 % right") == 2 and told.count("linear probe") == 1
     commands = [shlex.split(line) for line in told.splitlines() if line.startswith("  wit ")]
     named = {words[1]: words[2:] for words in commands}
     assert {"why", "search", "serve", "tiny-web", "pretrain"} == set(named)
