@@ -22,6 +22,7 @@ from typing import Any
 import cv2
 import pyarrow as pa
 import pyarrow.parquet as pq
+from upath import UPath
 
 from pipeline.blocked_hashes import BlockedHashes
 from pipeline.fetch_cache import FetchCache, Outcome, open_cache
@@ -29,6 +30,7 @@ from pipeline.fetch_error import BLOCKED_HASH, FetchError
 from pipeline.fetch_spec import FETCHED_SCHEMA, FetchSpec
 from pipeline.originals import OriginalsLog, original_of
 from pipeline.parent_death import die_with_parent
+from pipeline.parquet import read_parquet
 from pipeline.polite_fetcher import PoliteFetcher
 from pipeline.stored_image import shrink
 
@@ -42,7 +44,7 @@ LATE = "timeout: the part's time was over before its turn"
 def fetch(spec: FetchSpec) -> None:
     """Fetch, shrink and pack all images: `out` gets one `00000.tar`, `.parquet` and `_stats.json`, as of img2dataset."""
     cv2.setNumThreads(1)
-    requests = pq.read_table(spec.requests, columns=["pair_id", "url"]).to_pylist()
+    requests = read_parquet(UPath(spec.requests), ["pair_id", "url"]).to_pylist()
     with open_cache(spec.cache) as cache:
         settled = cache.pair_ids()
         pairs_of: defaultdict[str, list[str]] = defaultdict(list)

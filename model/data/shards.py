@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import fsspec
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import ValidationError
@@ -273,9 +274,14 @@ def _open_shard(folder: Folder, shard: ShardEntry, is_cached: bool) -> Shard:
         )
     table = read_index(folder, shard, [*PLACES, *CHECKS] if is_cached else PLACES)
     places, checks = (
-        {name: table[name].to_numpy() for name in names} for names in (PLACES, CHECKS if is_cached else ())
+        {name: _numbers(table[name]) for name in names} for names in (PLACES, CHECKS if is_cached else ())
     )
     return Shard(shard.file, shard.index, **places, checked=Checked(shard.sha256, **checks) if is_cached else None)
+
+
+def _numbers(column: pa.ChunkedArray) -> Ints:
+    """Not by Arrow's to_numpy, which imports pandas: 0.4 s and 57 MB of each rank."""
+    return np.asarray(np.from_dlpack(column.combine_chunks()), dtype=np.int64)
 
 
 @contextmanager
