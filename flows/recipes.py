@@ -70,12 +70,12 @@ def tiny() -> Recipe:
             dataset="tiny",
             model=ClipConfig(
                 embed_dim=64,
-                vision=ResNetConfig(image_px=64, width=16, blocks=(1, 2, 2, 1), heads=8),
+                vision=ResNetConfig(image_px=64, width=12, blocks=(1, 2, 2, 1), heads=8),
                 text=TextConfig(context_length=32, vocab_size=1_000, width=64, layers=2, heads=4),
             ),
             # A ResNet wants a rate as high as this; the long warm-up is what lets the text transformer bear it.
             train=TrainConfig(
-                epochs=24,
+                epochs=20,
                 global_batch=128,
                 learning_rate=3e-3,
                 warmup_steps=300,

@@ -23,6 +23,7 @@ from pipeline.tiny_web.world import World
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 TRAINING = ("--pretrain.train.epochs", "4", "--pretrain.train.global-batch", "32", "--pretrain.train.warmup-steps", "4")
+FEW_SHOT = ("--evaluate.few-shot", "1")
 # Told after the stage of that name, so each kill finds another stage at work.
 KILL_AFTER = ("View at", "sources:", "rules:", "selection:", "download:")
 
@@ -35,7 +36,7 @@ def web() -> TinyWebConfig:
 @pytest.fixture(scope="module")
 def walked(prefect_server: PrefectServer, web: TinyWebConfig, tmp_path_factory: pytest.TempPathFactory) -> Wit:
     wit = Wit(prefect_server, tmp_path_factory.mktemp("walk") / "workspace")
-    wit.ok("reproduce", "tiny", *dataset_options(web, "dataset."), *TRAINING)
+    wit.ok("reproduce", "tiny", *dataset_options(web, "dataset."), *TRAINING, *FEW_SHOT)
     return wit
 
 
@@ -78,7 +79,7 @@ def test_it_ends_with_results_and_a_report(walked: Wit) -> None:
 
 def test_the_same_command_again_does_nothing_again(walked: Wit, web: TinyWebConfig) -> None:
     before = {path: path.stat().st_mtime_ns for path in walked.workspace.rglob("*.tar")}
-    said = walked.ok("reproduce", "tiny", *dataset_options(web, "dataset."), *TRAINING)
+    said = walked.ok("reproduce", "tiny", *dataset_options(web, "dataset."), *TRAINING, *FEW_SHOT)
     assert said.count("(done before)") >= 5
     assert {path: path.stat().st_mtime_ns for path in walked.workspace.rglob("*.tar")} == before
 
@@ -193,7 +194,8 @@ def test_an_object_store_holds_the_same_samples_whatever_fetched_them_and_traini
 
     near, far = str(walked.workspace / "datasets/tiny/shards"), f"s3://{root}"
     mixed = ("--dataset", far, "--data.mix", near, "1", far, "1")
-    wit.ok("pretrain", "tiny", *mixed, "--train.epochs", "1", "--train.global-batch", "32")
+    alone = ("--train.processes", "1", "--train.epochs", "1", "--train.global-batch", "32")
+    wit.ok("pretrain", "tiny", *mixed, *alone)
     assert (wit.workspace / "runs/tiny/model.safetensors").is_file()
     lines = [json.loads(line) for line in (wit.workspace / "runs/tiny/metrics.jsonl").read_text().splitlines()]
     of_step = [line["samples_of"] for line in lines if line["kind"] == "train"]
