@@ -139,6 +139,6 @@ What to do next (first: source .venv/bin/activate)
   wit serve tiny{workspace}
                                   a page to drop images on
   wit tiny-web{web:<20}look at the embedded web in a browser
-  wit pretrain tiny --name longer --train.epochs 48{workspace}
+  wit pretrain tiny --name longer --train.epochs 40{workspace}
   make up                         Prefect's server, a worker and the deployments: prefect deployment run build-dataset
 """
