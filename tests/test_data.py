@@ -236,6 +236,16 @@ def test_a_damaged_manifest_is_named_with_the_remedy(tmp_path: Path, content: by
         assert says in str(told.value) and str(told.value).endswith(REBUILD)
 
 
+@pytest.mark.parametrize("places", [pa.array([0, None] * 5), pa.array(["0"] * 10)])
+def test_an_index_without_whole_numbers_is_named(tmp_path: Path, places: pa.Array) -> None:
+    folder = write_shards(tmp_path / "shards", SAMPLES)
+    index = folder / "train/000000.index.parquet"
+    table = pq.read_table(index)
+    pq.write_table(table.set_column(table.column_names.index("text_offset"), "text_offset", places), index)
+    with pytest.raises(InputError, match=r"000000\.index\.parquet: not every row has a whole number in text_offset"):
+        open_dataset(str(folder))
+
+
 @pytest.mark.parametrize("file", ["train/000000.index.parquet", "train/samples.parquet"])
 @pytest.mark.parametrize(
     ("damage", "says"),

@@ -274,13 +274,18 @@ def _open_shard(folder: Folder, shard: ShardEntry, is_cached: bool) -> Shard:
         )
     table = read_index(folder, shard, [*PLACES, *CHECKS] if is_cached else PLACES)
     places, checks = (
-        {name: _numbers(table[name]) for name in names} for names in (PLACES, CHECKS if is_cached else ())
+        {name: _numbers(folder, shard, table, name) for name in names}
+        for names in (PLACES, CHECKS if is_cached else ())
     )
     return Shard(shard.file, shard.index, **places, checked=Checked(shard.sha256, **checks) if is_cached else None)
 
 
-def _numbers(column: pa.ChunkedArray) -> Ints:
-    """Not by Arrow's to_numpy, which imports pandas: 0.4 s and 57 MB of each rank."""
+def _numbers(folder: Folder, shard: ShardEntry, table: pa.Table, name: str) -> Ints:
+    """A column of an index. Raises InputError if a row has no whole number there."""
+    column = table[name]
+    if not pa.types.is_integer(column.type) or column.null_count:
+        raise InputError(f"{folder.path}/{shard.index}: not every row has a whole number in {name}; {REBUILD}")
+    # Not by Arrow's to_numpy, which imports pandas: 0.4 s and 57 MB of each rank.
     return np.asarray(np.from_dlpack(column.combine_chunks()), dtype=np.int64)
 
 
